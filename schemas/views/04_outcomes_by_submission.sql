@@ -1,0 +1,12 @@
+-- Jobs, cost and calls per submission, outcome and reason: what was made, what was refused, and why the rest failed.
+SELECT
+  submission,
+  outcome,
+  reason,
+  COUNT(*) AS jobs,
+  SUM(cost_usd) AS cost_usd,
+  SUM(attempts) AS attempts,
+  MIN(finished_at) AS first_finished_at,
+  MAX(finished_at) AS last_finished_at
+FROM `${dataset}.generations`
+GROUP BY submission, outcome, reason

@@ -1,0 +1,58 @@
+// Package gcs holds what every user of Cloud Storage in this module needs: judging its errors, and saying in one sentence
+// what is wrong with a bucket.
+package gcs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"cloud.google.com/go/storage"
+	"google.golang.org/api/googleapi"
+	"google.golang.org/api/iterator"
+)
+
+// PreconditionFailed reports whether a conditional write or read was refused because the object is not as expected.
+func PreconditionFailed(err error) bool { return hasCode(err, http.StatusPreconditionFailed) }
+
+// NotFound reports whether a bucket or an object does not exist.
+func NotFound(err error) bool {
+	return errors.Is(err, storage.ErrObjectNotExist) || errors.Is(err, storage.ErrBucketNotExist) || hasCode(err, http.StatusNotFound)
+}
+
+// Forbidden reports whether the caller lacks a permission or valid credentials.
+func Forbidden(err error) bool {
+	return hasCode(err, http.StatusForbidden, http.StatusUnauthorized)
+}
+
+func hasCode(err error, codes ...int) bool {
+	var api *googleapi.Error
+	if !errors.As(err, &api) {
+		return false
+	}
+	for _, c := range codes {
+		if api.Code == c {
+			return true
+		}
+	}
+	return false
+}
+
+// Check returns an error that says in one sentence what to do when a bucket is missing or may not be used. The name of the
+// setting that chose the bucket is part of the sentence.
+func Check(ctx context.Context, b *storage.BucketHandle, name, setting string) error {
+	// Listing needs storage.objects.list, which the roles that write objects carry; the bucket's own attributes would
+	// need a role that they do not.
+	_, err := b.Objects(ctx, &storage.Query{Prefix: "assetmill-check/"}).Next()
+	switch {
+	case err == nil || errors.Is(err, iterator.Done):
+		return nil
+	case NotFound(err):
+		return fmt.Errorf("bucket gs://%s does not exist: create it, or point %s to another", name, setting)
+	case Forbidden(err):
+		return fmt.Errorf("bucket gs://%s may not be used: grant this account roles/storage.objectUser on it: %w", name, err)
+	default:
+		return fmt.Errorf("bucket gs://%s: %w", name, err)
+	}
+}

@@ -1,0 +1,262 @@
+// Package queue is both ends of Pub/Sub: it publishes jobs, results and dead letters, and it receives jobs for a handler
+// whose verdict decides what becomes of each message. Only this package acknowledges, so nothing can be acknowledged before its
+// handler has returned.
+//
+// Delivery is at least once, on purpose: Pub/Sub's exactly-once delivery costs two orders of magnitude of throughput and
+// still lets publishers duplicate. The ledger makes effects happen once. Correctness needs neither ordering nor filters nor
+// the subscription's retry policy, since the emulators lack one or the other.
+package queue
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/assetmill/assetmill/internal/retry"
+	"github.com/assetmill/assetmill/jobs"
+	"github.com/assetmill/assetmill/schemas"
+)
+
+// Bounds of receiving.
+const (
+	// leasePerExtension is how long each extension keeps a message. The client's default follows the 99th percentile of
+	// past work down to 10 s: on a starved CPU extensions then come too late and calls of 7 to 60 s are delivered twice with
+	// no fault at all. A minute outlives the longest pause measured; more would only keep a crashed worker's messages
+	// longer from the others.
+	leasePerExtension = 60 * time.Second
+	// maxLease ends the extensions of one message. It is beyond the longest that a handler may hold one: its waiting bound,
+	// and one call of ten minutes.
+	maxLease = 60 * time.Minute
+	// maxOutstandingBytes bounds the messages in memory. A job is some kilobytes; this holds the 10 MB messages that Pub/Sub
+	// accepts without letting them fill the machine.
+	maxOutstandingBytes = 256 << 20
+	// maxRetryPause bounds how long a message waits here before it is given back. The subscription's retry policy is what
+	// spaces redeliveries; this keeps a queue without one from spinning.
+	maxRetryPause = 10 * time.Second
+	// shutdownMargin is what Receive waits beyond the handlers' own grace before it gives them up.
+	shutdownMargin = 15 * time.Second
+)
+
+// Bounds of publishing. 1,000 messages a request is Pub/Sub's limit; jobs of 1 KB make requests of about a megabyte.
+const (
+	publishBatch       = 500
+	publishDelay       = 20 * time.Millisecond
+	publishOutstanding = 10_000
+	publishBytes       = 64 << 20
+	publishTimeout     = 60 * time.Second
+)
+
+// Config is what a Queue needs to know. The zero value of Streams, MaxMessages and Grace stands for 1, 1 and no wait.
+type Config struct {
+	Mode        jobs.Mode     // whose subscription to receive from
+	MaxMessages int           // messages handled at a time
+	Streams     int           // StreamingPull streams; one carries about 10 MB/s
+	Grace       time.Duration // how long handlers may go on after Receive's context has ended
+	Log         *zap.Logger   // nil: none
+}
+
+// Queue is a project's topics and one of its subscriptions. It is safe for concurrent use. Close it to flush what was published.
+type Queue struct {
+	client  *pubsub.Client
+	cfg     Config
+	jobs    *pubsub.Publisher
+	dead    *pubsub.Publisher
+	results *pubsub.Publisher
+}
+
+// New returns the queue of the client's project. The client stays the caller's to close.
+func New(client *pubsub.Client, cfg Config) *Queue {
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	return &Queue{
+		client:  client,
+		cfg:     cfg,
+		jobs:    publisher(client, schemas.TopicJobs),
+		dead:    publisher(client, schemas.TopicDead),
+		results: publisher(client, schemas.TopicResults),
+	}
+}
+
+func publisher(client *pubsub.Client, topic string) *pubsub.Publisher {
+	p := client.Publisher(topic)
+	p.PublishSettings.CountThreshold = publishBatch
+	p.PublishSettings.DelayThreshold = publishDelay
+	p.PublishSettings.Timeout = publishTimeout
+	p.PublishSettings.FlowControlSettings = pubsub.FlowControlSettings{
+		MaxOutstandingMessages: publishOutstanding,
+		MaxOutstandingBytes:    publishBytes,
+		LimitExceededBehavior:  pubsub.FlowControlBlock,
+	}
+	return p
+}
+
+// Close flushes what was published and waits for it.
+func (q *Queue) Close() {
+	q.jobs.Stop()
+	q.dead.Stop()
+	q.results.Stop()
+}
+
+// PublishJob sends a job to the topic, blocking while too much is on its way. The function that it returns waits until the
+// topic has accepted the job.
+func (q *Queue) PublishJob(ctx context.Context, j *jobs.Job) (wait func(context.Context) error, err error) {
+	data, err := schemas.Marshal(j.Message())
+	if err != nil {
+		return nil, fmt.Errorf("publish job %s: %w", j.ID, err)
+	}
+	sent := q.jobs.Publish(ctx, &pubsub.Message{
+		Data:       data,
+		Attributes: map[string]string{schemas.AttributeMode: string(j.Mode)},
+	})
+	return func(ctx context.Context) error {
+		if _, err := sent.Get(ctx); err != nil {
+			return fmt.Errorf("publish job %s: %w", j.ID, explain(err, "topic", schemas.TopicJobs))
+		}
+		return nil
+	}, nil
+}
+
+// Publish announces a result and returns when the topic has accepted it.
+func (q *Queue) Publish(ctx context.Context, r *schemas.JobResult) error {
+	data, err := schemas.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("publish result of %s: %w", r.GetJobId(), err)
+	}
+	_, err = q.results.Publish(ctx, &pubsub.Message{Data: data, Attributes: map[string]string{
+		"job_id": r.GetJobId(), "submission": r.GetSubmission(), "campaign": r.GetCampaign(), "outcome": r.GetOutcome(),
+	}}).Get(ctx)
+	if err != nil {
+		return fmt.Errorf("publish result of %s: %w", r.GetJobId(), explain(err, "topic", schemas.TopicResults))
+	}
+	return nil
+}
+
+func (q *Queue) subscriptionID() string {
+	if q.cfg.Mode == jobs.Batch {
+		return schemas.SubscriptionBatch
+	}
+	return schemas.SubscriptionOnline
+}
+
+// Receive implements worker.Queue. It returns an error when the subscription can't be received from.
+func (q *Queue) Receive(ctx context.Context, handle func(context.Context, *jobs.Delivery) jobs.Verdict) error {
+	sub := q.client.Subscriber(q.subscriptionID())
+	sub.ReceiveSettings = pubsub.ReceiveSettings{
+		MaxExtension:               maxLease,
+		MinDurationPerAckExtension: leasePerExtension,
+		MaxDurationPerAckExtension: leasePerExtension,
+		MaxOutstandingMessages:     max(q.cfg.MaxMessages, 1),
+		MaxOutstandingBytes:        maxOutstandingBytes,
+		NumGoroutines:              max(q.cfg.Streams, 1),
+		// Handlers bound their own time after ctx has ended. Without a bound here, one that hangs would keep the process
+		// for ever; without the margin, Receive could return while a handler's verdict is still on its way.
+		ShutdownOptions: &pubsub.ShutdownOptions{
+			Behavior: pubsub.ShutdownBehaviorWaitForProcessing,
+			Timeout:  q.cfg.Grace + shutdownMargin,
+		},
+	}
+	err := sub.Receive(ctx, func(callback context.Context, m *pubsub.Message) {
+		q.deliver(ctx, context.WithoutCancel(callback), m, handle)
+	})
+	if err != nil {
+		return fmt.Errorf("receive: %w", explain(err, "subscription", q.subscriptionID()))
+	}
+	return nil
+}
+
+// deliver hands one message to the handler and carries out its verdict. receiving ends when the worker stops; work does not.
+func (q *Queue) deliver(receiving, work context.Context, m *pubsub.Message, handle func(context.Context, *jobs.Delivery) jobs.Verdict) {
+	if batch := m.Attributes[schemas.AttributeMode] == string(jobs.Batch); batch != (q.cfg.Mode == jobs.Batch) {
+		m.Ack() // the other subscription has its own copy; filters should have kept this one away, but one emulator has none
+		return
+	}
+	v := handle(work, &jobs.Delivery{ID: m.ID, Data: m.Data, Attributes: m.Attributes, Published: m.PublishTime})
+	switch v.Action {
+	case jobs.Ack:
+		m.Ack()
+	case jobs.Dead:
+		if err := q.bury(work, m, v); err != nil {
+			q.cfg.Log.Warn("a dead letter could not be published; its message will be delivered again",
+				zap.String("message_id", m.ID), zap.Error(err))
+			q.giveBack(receiving, m, maxRetryPause)
+			return
+		}
+		m.Ack()
+	default:
+		q.giveBack(receiving, m, v.After)
+	}
+}
+
+// giveBack returns a message to the subscription after a pause, at once when the worker stops.
+func (q *Queue) giveBack(receiving context.Context, m *pubsub.Message, pause time.Duration) {
+	_ = retry.Sleep(receiving, min(pause, maxRetryPause)) // however it ends, the message goes back
+	m.Nack()
+}
+
+// bury publishes the message, unchanged, to the dead-letter topic with its reason.
+func (q *Queue) bury(ctx context.Context, m *pubsub.Message, v jobs.Verdict) error {
+	attributes := map[string]string{
+		schemas.AttributeReason:    string(v.Reason),
+		schemas.AttributeDetail:    jobs.Cut(v.Detail, maxAttributeBytes),
+		schemas.AttributeMessageID: m.ID,
+	}
+	for k, value := range m.Attributes {
+		if _, ours := attributes[k]; !ours {
+			attributes[k] = value
+		}
+	}
+	_, err := q.dead.Publish(ctx, &pubsub.Message{Data: m.Data, Attributes: attributes}).Get(ctx)
+	if err != nil {
+		return explain(err, "topic", schemas.TopicDead)
+	}
+	return nil
+}
+
+// maxAttributeBytes is Pub/Sub's limit for an attribute's value.
+const maxAttributeBytes = 1024
+
+// Check returns an error that says what to do when a topic or the subscription is missing. A caller that may use them but not
+// look them up passes: Pub/Sub's publisher and subscriber roles do not include looking.
+func (q *Queue) Check(ctx context.Context, topics ...string) error {
+	project := "projects/" + q.client.Project()
+	for _, t := range topics {
+		_, err := q.client.TopicAdminClient.GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: project + "/topics/" + t})
+		if err != nil && status.Code(err) != codes.PermissionDenied {
+			return explain(err, "topic", t)
+		}
+	}
+	return nil
+}
+
+// CheckSubscription does for the subscription what Check does for topics.
+func (q *Queue) CheckSubscription(ctx context.Context) error {
+	name := "projects/" + q.client.Project() + "/subscriptions/" + q.subscriptionID()
+	_, err := q.client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: name})
+	if err != nil && status.Code(err) != codes.PermissionDenied {
+		return explain(err, "subscription", q.subscriptionID())
+	}
+	return nil
+}
+
+// explain adds to an error of Pub/Sub what to do about it.
+func explain(err error, what, name string) error {
+	switch status.Code(err) {
+	case codes.NotFound:
+		return fmt.Errorf("%s %s does not exist: create it (deploy/ has the Terraform), or set ASSETMILL_PROJECT to the project that has it: %w", what, name, err)
+	case codes.PermissionDenied, codes.Unauthenticated:
+		role := "roles/pubsub.publisher"
+		if what == "subscription" {
+			role = "roles/pubsub.subscriber"
+		}
+		return fmt.Errorf("%s %s may not be used: grant this account %s on it: %w", what, name, role, err)
+	default:
+		return fmt.Errorf("%s %s: %w", what, name, err)
+	}
+}

@@ -1,0 +1,6 @@
+package worker
+
+import "errors"
+
+// ErrFenced says that a ticket no longer holds its job: another worker has taken it over or finished it.
+var ErrFenced = errors.New("the job is no longer held by this ticket")

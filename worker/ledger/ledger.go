@@ -1,0 +1,220 @@
+// Package ledger records in Cloud Storage who may spend money on a job and how each job ended: one small object per job,
+// changed only with generation preconditions.
+//
+//	          create, if absent                 compare-and-swap
+//	(nothing) ------------------> claimed ---------------------------> done
+//	                               |    ^                               (final)
+//	              compare-and-swap v    | compare-and-swap
+//	                              released
+//
+// A claim carries a nonce, so that a writer that lost the answer to its own write can tell its own claim from another's. A
+// writer whose swap fails has been fenced: what it has must be discarded.
+//
+// Objects are never deleted by this package. A lifecycle rule may delete them once no message of the job can come any
+// more, which is after the longest retention of the topic.
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"cloud.google.com/go/storage"
+
+	"github.com/assetmill/assetmill/internal/gcs"
+	"github.com/assetmill/assetmill/internal/retry"
+	"github.com/assetmill/assetmill/jobs"
+	"github.com/assetmill/assetmill/worker"
+)
+
+// maxRecordBytes bounds what is read back of one record: a lineage row with its prompt, and the rows of all calls. Job
+// messages are far smaller.
+const maxRecordBytes = 1 << 20
+
+// Ledger implements worker.Ledger on a bucket. It is safe for concurrent use.
+type Ledger struct {
+	bucket *storage.BucketHandle
+	name   string
+	worker string
+}
+
+// New returns the ledger in a bucket, for the worker of that id. The client's own retries are switched off for the ledger's
+// writes: a repeated conditional write needs to know of the first.
+func New(client *storage.Client, bucket, workerID string) *Ledger {
+	return &Ledger{
+		bucket: client.Bucket(bucket).Retryer(storage.WithPolicy(storage.RetryNever)),
+		name:   bucket,
+		worker: workerID,
+	}
+}
+
+// Check returns an error that says what to do when the bucket is missing or may not be used.
+func (l *Ledger) Check(ctx context.Context) error {
+	return gcs.Check(ctx, l.bucket, l.name, "ASSETMILL_WORK_BUCKET")
+}
+
+// objectName spreads jobs over 256 prefixes, since Cloud Storage splits its load by name.
+func objectName(jobID string) string {
+	sum := sha256.Sum256([]byte(jobID))
+	return "ledger/" + hex.EncodeToString(sum[:1]) + "/" + jobID
+}
+
+// Claim implements worker.Ledger.
+func (l *Ledger) Claim(ctx context.Context, jobID string, digest jobs.Digest) (worker.Standing, error) {
+	mine := &record{State: claimed, Worker: l.worker, Nonce: rand.Text(), Digest: digest.String(), At: time.Now().UTC()}
+	var standing worker.Standing
+	err := retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
+		var err error
+		standing, err = l.claim(ctx, jobID, digest, mine)
+		return err
+	})
+	if err != nil {
+		return worker.Standing{}, fmt.Errorf("claim %s: %w", jobID, err)
+	}
+	return standing, nil
+}
+
+// claim makes one round: create; if there is a record, judge it; if it is released, swap it. A round that loses a race ends
+// as Busy: the winner is at work.
+func (l *Ledger) claim(ctx context.Context, jobID string, digest jobs.Digest, mine *record) (worker.Standing, error) {
+	generation, err := l.write(ctx, jobID, mine, storage.Conditions{DoesNotExist: true})
+	if err == nil {
+		return granted(jobID, digest, generation, worker.Spent{}), nil
+	}
+	if !gcs.PreconditionFailed(err) {
+		return worker.Standing{}, err
+	}
+	found, generation, err := l.read(ctx, jobID)
+	if err != nil {
+		return worker.Standing{}, err
+	}
+	switch {
+	case found.Digest != digest.String():
+		return worker.Standing{State: worker.Conflict}, nil
+	case found.State == done:
+		end, err := found.end()
+		return worker.Standing{State: worker.Done, Record: end}, err
+	case found.State == claimed && found.Nonce == mine.Nonce:
+		// An earlier try of this very claim was written although its answer was lost.
+		spent, err := found.spent()
+		return granted(jobID, digest, generation, spent), err
+	case found.State == claimed:
+		return worker.Standing{State: worker.Busy, Holder: found.Worker}, nil
+	}
+	return l.reclaim(ctx, jobID, digest, mine, found, generation)
+}
+
+// reclaim swaps a released record for a claim that carries on with what was spent.
+func (l *Ledger) reclaim(ctx context.Context, jobID string, digest jobs.Digest, mine, found *record, generation int64) (worker.Standing, error) {
+	spent, err := found.spent()
+	if err != nil {
+		return worker.Standing{}, err
+	}
+	next := *mine
+	next.Spent = found.Spent
+	generation, err = l.write(ctx, jobID, &next, storage.Conditions{GenerationMatch: generation})
+	switch {
+	case gcs.PreconditionFailed(err):
+		return worker.Standing{State: worker.Busy, Holder: "another worker"}, nil
+	case err != nil:
+		return worker.Standing{}, err
+	}
+	return granted(jobID, digest, generation, spent), nil
+}
+
+func granted(jobID string, digest jobs.Digest, generation int64, spent worker.Spent) worker.Standing {
+	return worker.Standing{
+		State:  worker.Granted,
+		Ticket: worker.Ticket{JobID: jobID, Digest: digest, Generation: generation},
+		Spent:  spent,
+	}
+}
+
+// Finish implements worker.Ledger.
+func (l *Ledger) Finish(ctx context.Context, t worker.Ticket, end worker.Record) error {
+	next := l.newRecord(done, t)
+	if err := next.setEnd(end); err != nil {
+		return fmt.Errorf("finish %s: %w", t.JobID, err)
+	}
+	if err := l.swap(ctx, t, next); err != nil {
+		return fmt.Errorf("finish %s: %w", t.JobID, err)
+	}
+	return nil
+}
+
+// Release implements worker.Ledger.
+func (l *Ledger) Release(ctx context.Context, t worker.Ticket, spent worker.Spent) error {
+	next := l.newRecord(released, t)
+	if err := next.setSpent(spent); err != nil {
+		return fmt.Errorf("release %s: %w", t.JobID, err)
+	}
+	if err := l.swap(ctx, t, next); err != nil {
+		return fmt.Errorf("release %s: %w", t.JobID, err)
+	}
+	return nil
+}
+
+func (l *Ledger) newRecord(s state, t worker.Ticket) *record {
+	return &record{State: s, Worker: l.worker, Nonce: rand.Text(), Digest: t.Digest.String(), At: time.Now().UTC()}
+}
+
+// swap replaces the ticket's claim. A failed precondition after a lost answer may be this very write; the nonce tells.
+func (l *Ledger) swap(ctx context.Context, t worker.Ticket, next *record) error {
+	return retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
+		_, err := l.write(ctx, t.JobID, next, storage.Conditions{GenerationMatch: t.Generation})
+		if !gcs.PreconditionFailed(err) {
+			return err
+		}
+		found, _, err := l.read(ctx, t.JobID)
+		switch {
+		case err != nil:
+			return err
+		case found.Nonce == next.Nonce:
+			return nil
+		}
+		return fmt.Errorf("%w: it is %s by %s", worker.ErrFenced, found.State, found.Worker)
+	})
+}
+
+func (l *Ledger) write(ctx context.Context, jobID string, r *record, cond storage.Conditions) (generation int64, err error) {
+	data, err := r.encode()
+	if err != nil {
+		return 0, err
+	}
+	w := l.bucket.Object(objectName(jobID)).If(cond).NewWriter(ctx)
+	w.ContentType = "application/json"
+	w.ChunkSize = 0 // one request; the default allocates 16 MiB for each writer
+	if _, err := w.Write(data); err != nil {
+		return 0, errors.Join(err, w.Close())
+	}
+	if err := w.Close(); err != nil {
+		return 0, err
+	}
+	return w.Attrs().Generation, nil
+}
+
+func (l *Ledger) read(ctx context.Context, jobID string) (*record, int64, error) {
+	r, err := l.bucket.Object(objectName(jobID)).NewReader(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer r.Close()
+	data, err := io.ReadAll(io.LimitReader(r, maxRecordBytes+1))
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(data) > maxRecordBytes {
+		return nil, 0, fmt.Errorf("record gs://%s/%s is over %d bytes", l.name, objectName(jobID), maxRecordBytes)
+	}
+	rec, err := decode(bytes.NewReader(data))
+	if err != nil {
+		return nil, 0, fmt.Errorf("record gs://%s/%s: %w", l.name, objectName(jobID), err)
+	}
+	return rec, r.Attrs.Generation, nil
+}

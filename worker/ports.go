@@ -1,0 +1,203 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/assetmill/assetmill/internal/blob"
+	"github.com/assetmill/assetmill/jobs"
+	"github.com/assetmill/assetmill/schemas"
+)
+
+// The interfaces in this file are what the spine calls, in the order in which it calls them. Implementations live in
+// worker/{ledger,vertex,assets,lineage} and jobs/queue; the spine imports none of them. All of them are safe for concurrent
+// use, honour their context, and do not keep or change what they are handed.
+
+// Ledger says who may spend money on a job, and remembers how each job ended.
+type Ledger interface {
+	// Claim asks for the right to spend money on a job. Four things might happen:
+	//  1. Granted: nobody else may call the model for the job until the ticket is finished or released.
+	//  2. Done: the job has ended; Record says how. It must not be called again.
+	//  3. Busy: another worker holds the job. Come back later.
+	//  4. Conflict: the id belongs to a job with another digest.
+	// An error means that the ledger could not be asked; nothing was granted.
+	Claim(ctx context.Context, jobID string, digest jobs.Digest) (Standing, error)
+	// Finish records the job's end. It fails with [ErrFenced] when the ticket no longer holds the job; what the caller has
+	// must then be discarded. After any other error the record may or may not be written.
+	Finish(ctx context.Context, t Ticket, r Record) error
+	// Release gives the job up, keeping what was spent, so that any worker may claim it at once. It fails as Finish does.
+	Release(ctx context.Context, t Ticket, spent Spent) error
+}
+
+// State is the answer to a claim.
+type State int
+
+// States.
+const (
+	Granted State = iota + 1
+	Done
+	Busy
+	Conflict
+)
+
+// Standing is where a job stands for the worker that asked.
+type Standing struct {
+	State  State
+	Ticket Ticket // Granted
+	Spent  Spent  // Granted: what earlier claims spent
+	Record Record // Done
+	Holder string // Busy: the worker that holds the job
+}
+
+// Ticket is the right to spend money on one job. It is a value; only the ledger that made it reads it.
+type Ticket struct {
+	JobID      string
+	Digest     jobs.Digest
+	Generation int64 // of the claim in the ledger
+}
+
+// Spent is what has been spent on a job so far.
+type Spent struct {
+	Calls     int                   // calls made, throttled answers not counted
+	Throttled int                   // answers of 429 and 503
+	Cost      jobs.USD              // of all calls
+	Fallback  bool                  // whether part of Cost is a guess
+	Attempts  []*schemas.AttemptRow // the calls, oldest first, at most MaxCalls
+}
+
+// Record is how a job ended: the rows that lineage holds about it.
+type Record struct {
+	Generation *schemas.GenerationRow
+	Attempts   []*schemas.AttemptRow
+}
+
+// Model makes calls.
+type Model interface {
+	// Generate makes one call for the job and waits for its answer. The error is a [*CallError]. An answer whose Image is
+	// not nil must be released by the caller.
+	Generate(ctx context.Context, j *jobs.Job) (*Answer, error)
+}
+
+// Lane is one way to get a call served.
+type Lane struct {
+	Name     string
+	Tier     string // as in the catalogue
+	Location string // Vertex location
+}
+
+// Answer is what a model said. Reason is one of the image and refusal reasons, or jobs.ReasonBadAnswer for an answer that is
+// complete, well formed and useless.
+type Answer struct {
+	Reason       jobs.Reason
+	Image        *Image // not nil if and only if Reason is jobs.ReasonImage
+	Detail       string // the model's words on a refusal, shortened; never the prompt
+	FinishReason string // as the model named it
+	Ratings      []*schemas.SafetyRating
+	Usage        jobs.Usage
+	UsageMissing bool // Usage is an estimate
+	ModelVersion string
+	TrafficType  string
+	ResponseID   string
+	Lane         Lane
+}
+
+// Image is a picture as the model returned it, byte for byte.
+type Image struct {
+	Blob          *blob.Blob
+	MimeType      string
+	Width, Height int // pixels, read from the image's own header; 0 when it can't be read
+}
+
+// Kind says what an error of a call means for the job. The set is closed.
+type Kind int
+
+// Kinds.
+const (
+	// Throttled: the service had no capacity (429, 503). Nothing was made and nothing is paid. Wait, then try again.
+	Throttled Kind = iota + 1
+	// Failing: the service answered that it failed (500, 502, 504 and the like). Nothing is paid. Try again, within bounds.
+	Failing
+	// Unanswered: the request was sent and no complete answer came. It may be paid. Try again, within bounds.
+	Unanswered
+	// Rejected: the service will never serve this request. The job ends as failed.
+	Rejected
+	// Denied: this worker may not call this model (401, 403, 404). No job can be served: the worker must stop.
+	Denied
+	// Interrupted: the context ended before the request was sent. Nothing is paid.
+	Interrupted
+)
+
+var kindNames = map[Kind]string{
+	Throttled: "throttled", Failing: "failing", Unanswered: "unanswered", Rejected: "rejected", Denied: "denied", Interrupted: "interrupted",
+}
+
+// String returns the kind's name in lower case.
+func (k Kind) String() string { return kindNames[k] }
+
+// CallError is a call that yielded no answer from the model.
+type CallError struct {
+	Kind       Kind
+	Reason     jobs.Reason   // Rejected: why the job fails
+	Status     int           // HTTP status; 0 when no answer came
+	Detail     string        // the service's message, shortened; never the prompt
+	RetryAfter time.Duration // as the service asked; 0 when it did not
+	Lane       Lane
+	Err        error // the cause; may be nil
+}
+
+// Error returns the kind, the status and the service's message.
+func (e *CallError) Error() string {
+	text := fmt.Sprintf("%s on lane %s", e.Kind, e.Lane.Name)
+	if e.Status != 0 {
+		text += fmt.Sprintf(": HTTP %d", e.Status)
+	}
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	} else if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+// Unwrap returns the cause.
+func (e *CallError) Unwrap() error { return e.Err }
+
+// Assets stores images.
+type Assets interface {
+	// Store writes the image under the job's name unless there is one already, and returns what is stored. The first
+	// write wins: when Asset.Existing is true, the image given was discarded and Asset describes the stored one. Store
+	// retries by itself until ctx ends.
+	Store(ctx context.Context, j *jobs.Job, image *Image) (Asset, error)
+}
+
+// Asset is an image in Cloud Storage.
+type Asset struct {
+	URI           string
+	Generation    int64
+	Bytes         int64
+	CRC32C        uint32
+	MimeType      string
+	Width, Height int
+	Existing      bool
+}
+
+// Lineage appends rows. Both methods return when the row is durable.
+type Lineage interface {
+	AppendGeneration(ctx context.Context, row *schemas.GenerationRow) error
+	AppendAttempt(ctx context.Context, row *schemas.AttemptRow) error
+}
+
+// Results announces ends.
+type Results interface {
+	// Publish returns when the topic has accepted the event.
+	Publish(ctx context.Context, r *schemas.JobResult) error
+}
+
+// Queue delivers messages.
+type Queue interface {
+	// Receive calls handle for each message, concurrently, and carries out its verdict. When ctx ends, no further message is
+	// delivered, and Receive returns after every handle has returned and its verdict is sent. The context that handle
+	// gets does not end with ctx. A nil error means that ctx ended.
+	Receive(ctx context.Context, handle func(context.Context, *jobs.Delivery) jobs.Verdict) error
+}

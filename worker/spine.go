@@ -1,0 +1,170 @@
+package worker
+
+import (
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/assetmill/assetmill/jobs"
+	"github.com/assetmill/assetmill/schemas"
+)
+
+// process is the spine: the way of one message, in the order of the data flow. Each step either leads to the next or to a
+// verdict; every verdict but Ack and Dead leaves the message to be delivered again.
+func (t *task) process() jobs.Verdict {
+	if reason, err := t.decode(); err != nil {
+		return t.bury(reason, err)
+	}
+	standing, err := t.ports.Ledger.Claim(t.settle, t.job.ID, t.job.Digest())
+	if err != nil {
+		return t.retry("the ledger could not be asked", err, troublePause)
+	}
+	switch standing.State {
+	case Done:
+		t.tally.change(func(s *Stats) { s.Repeated++ })
+		return t.announce(standing.Record)
+	case Busy:
+		return t.retry("the job is held by "+standing.Holder, nil, busyPause)
+	case Conflict:
+		return t.bury(jobs.ReasonIDConflict, errIDConflict)
+	}
+	t.ticket, t.spent = standing.Ticket, standing.Spent
+
+	if err := t.call(); err != nil {
+		return t.giveUp(err)
+	}
+	if err := t.store(); err != nil {
+		return t.giveUp(err)
+	}
+	end := t.end()
+	if err := t.ports.Ledger.Finish(t.settle, t.ticket, end); err != nil {
+		// Fenced: another worker has the job, and what is here must not be told. Otherwise the record may be written or
+		// not; the next delivery finds out.
+		return t.retry("the job's end could not be recorded", err, troublePause)
+	}
+	t.tally.ended(jobs.Outcome(end.Generation.GetOutcome()))
+	return t.announce(end)
+}
+
+var errIDConflict = errors.New("the id belongs to a job with other content: give this one an id of its own, or publish the first one's content unchanged")
+
+// task is one message on its way along the spine.
+type task struct {
+	*run
+	delivery *jobs.Delivery
+	received time.Time
+
+	message *schemas.Job // as decoded, valid or not; nil when it could not be decoded
+	job     *jobs.Job    // set once it is valid
+	ticket  Ticket
+	spent   Spent
+
+	lane     Lane
+	called   time.Time // when the last call began
+	answered time.Time // when its answer was complete
+	answer   *Answer   // nil when the job ends without one
+	stored   time.Time
+	asset    Asset
+	failure  *failure // set when the job ends as failed
+}
+
+// failure is why a job ends without an answer that counts.
+type failure struct {
+	reason jobs.Reason
+	detail string
+}
+
+// decode turns the message into a valid job.
+func (t *task) decode() (jobs.Reason, error) {
+	m := &schemas.Job{}
+	if err := schemas.Unmarshal(t.delivery.Data, m); err != nil {
+		return jobs.ReasonInvalidMessage, err
+	}
+	t.message = m
+	job, err := t.cfg.Catalogue.Parse(m)
+	if err != nil {
+		return jobs.ReasonInvalidJob, err
+	}
+	if job.Mode == jobs.Batch {
+		// The filters go by the attribute alone: without it no batch worker ever sees the message, and to serve it here
+		// would cost twice what its producer asked for.
+		return jobs.ReasonInvalidJob, errors.New(`mode is "batch", but the message attribute mode is not: set the attribute mode=batch`)
+	}
+	t.job = job
+	return "", nil
+}
+
+// store makes the image durable, if there is one. The image's memory is free afterwards.
+func (t *task) store() error {
+	if t.answer == nil || t.answer.Image == nil {
+		return nil
+	}
+	defer t.answer.Image.Blob.Release()
+	asset, err := t.ports.Assets.Store(t.settle, t.job, t.answer.Image)
+	if err != nil {
+		return err
+	}
+	t.asset, t.stored = asset, time.Now()
+	if asset.Existing {
+		t.cfg.Log.Warn("an asset was there already; the new answer is discarded", t.fields(zap.String("asset", asset.URI))...)
+	}
+	return nil
+}
+
+// announce makes a job's end known: its rows in lineage, then the result event. Only after both may the message go.
+func (t *task) announce(end Record) jobs.Verdict {
+	for _, row := range end.Attempts {
+		if err := t.ports.Lineage.AppendAttempt(t.settle, row); err != nil {
+			return t.retry("an attempt could not be recorded", err, troublePause)
+		}
+	}
+	if err := t.ports.Lineage.AppendGeneration(t.settle, end.Generation); err != nil {
+		return t.retry("the outcome could not be recorded", err, troublePause)
+	}
+	if err := t.ports.Results.Publish(t.settle, result(end.Generation)); err != nil {
+		return t.retry("the result could not be announced", err, troublePause)
+	}
+	t.cfg.Log.Debug("job ended", t.fields(zap.String("outcome", end.Generation.GetOutcome()), zap.String("reason", end.Generation.GetReason()))...)
+	return jobs.Verdict{Action: jobs.Ack}
+}
+
+// bury ends a message that is no valid job, or whose id belongs to another: a row and an event of its own, then the
+// dead-letter topic. It never touches the ledger, so that the producer can mend the job and publish it under the same id.
+func (t *task) bury(reason jobs.Reason, cause error) jobs.Verdict {
+	detail := jobs.Cut(cause.Error(), maxDetail)
+	row := t.invalidRow(reason, detail)
+	if v := t.announce(Record{Generation: row}); v.Action != jobs.Ack {
+		return v
+	}
+	t.tally.ended(jobs.Failed)
+	t.cfg.Log.Warn("a message was given up", t.fields(zap.String("reason", string(reason)), zap.String("recorded_as", row.GetJobId()))...)
+	return jobs.Verdict{Action: jobs.Dead, Reason: reason, Detail: detail}
+}
+
+// giveUp releases the claim, so that any worker can go on at once with what was spent so far, and gives the message back.
+func (t *task) giveUp(cause error) jobs.Verdict {
+	if err := t.ports.Ledger.Release(t.settle, t.ticket, t.spent); err != nil {
+		cause = errors.Join(cause, err)
+	}
+	return t.retry("the job is given back", cause, troublePause)
+}
+
+func (t *task) retry(what string, cause error, after time.Duration) jobs.Verdict {
+	t.tally.change(func(s *Stats) { s.Retried++ })
+	log := t.cfg.Log.Info
+	if cause != nil && t.receiving.Err() == nil {
+		log = t.cfg.Log.Warn
+	}
+	log(what, t.fields(zap.Error(cause))...)
+	return jobs.Verdict{Action: jobs.Retry, Detail: what, After: after}
+}
+
+// fields are what every log line of a task begins with. Never the prompt.
+func (t *task) fields(more ...zap.Field) []zap.Field {
+	fields := []zap.Field{zap.String("message_id", t.delivery.ID)}
+	if t.job != nil {
+		fields = append(fields, zap.String("job_id", t.job.ID), zap.String("submission", t.job.Submission))
+	}
+	return append(fields, more...)
+}

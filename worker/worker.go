@@ -1,0 +1,143 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/assetmill/assetmill/internal/retry"
+	"github.com/assetmill/assetmill/jobs"
+)
+
+// Bounds of a job's life in a worker.
+const (
+	// MaxCalls bounds the calls for one job that may have been paid for, over all workers. Errors that survive three tries
+	// minutes apart do not go away by a fourth, and each may cost the price of an image.
+	MaxCalls = 4
+	// maxHold bounds how long a job waits in a worker through throttling and failures. Then it goes back to the queue, where
+	// a worker with capacity may find it. With one call of ten minutes it stays far below the queue's longest lease.
+	maxHold = 10 * time.Minute
+	// firstPause and lastPause are Google's advice for 429: a second at first, doubling, a minute at most, with jitter.
+	firstPause = time.Second
+	lastPause  = 60 * time.Second
+	// busyPause spaces the deliveries of a job that another worker holds. Calls take 7 to 60 s.
+	busyPause = 5 * time.Second
+	// troublePause spaces the deliveries of a job whose ledger, storage or lineage could not be reached.
+	troublePause = 5 * time.Second
+	// settleTime is how long after the last call's end its image may still be stored and recorded before the worker gives up.
+	// A retention of images beyond that would need more time than a container gets between its signals.
+	settleTime = 20 * time.Second
+)
+
+// DefaultGrace is how long calls in flight may go on after a worker is told to stop: an image takes 7 to 60 s.
+const DefaultGrace = 75 * time.Second
+
+// Config is what a worker needs to know besides its ports.
+type Config struct {
+	ID        string          // unique among all workers, also after a restart
+	Version   string          // of the program, for lineage
+	Grace     time.Duration   // for calls in flight at a stop; 0 stands for DefaultGrace
+	Catalogue *jobs.Catalogue // models and prices
+	Log       *zap.Logger
+}
+
+// Ports are the worker's connections to the world.
+type Ports struct {
+	Queue   Queue
+	Ledger  Ledger
+	Model   Model
+	Assets  Assets
+	Lineage Lineage
+	Results Results
+}
+
+// Worker handles jobs until it is stopped.
+type Worker struct {
+	cfg   Config
+	ports Ports
+	tally tally
+}
+
+// New returns a worker. It does nothing until Run.
+func New(cfg Config, ports Ports) *Worker {
+	if cfg.Grace == 0 {
+		cfg.Grace = DefaultGrace
+	}
+	return &Worker{cfg: cfg, ports: ports}
+}
+
+var (
+	errStopping = errors.New("the worker is stopping")
+	errOvertime = errors.New("the worker's time to stop is over")
+)
+
+// Run handles jobs until ctx ends or no job can be served any more. The stop is ordered: first no message is taken any more
+// and what waits is given back; then the calls in flight have Config.Grace to end; what they made is stored and recorded; only
+// then does Run return. The error is nil when ctx ended.
+func (w *Worker) Run(ctx context.Context) error {
+	receiving, halt := context.WithCancelCause(ctx)
+	defer halt(nil)
+	calls, cutCalls := context.WithCancelCause(context.WithoutCancel(ctx))
+	settle, cutSettle := context.WithCancelCause(context.WithoutCancel(ctx))
+	r := &run{Worker: w, receiving: receiving, calls: calls, settle: settle, halt: halt}
+
+	var stopper sync.WaitGroup
+	stopper.Go(func() {
+		<-receiving.Done()
+		// calls ends early, by the deferred cut below, when every handler has returned.
+		if retry.Sleep(calls, w.cfg.Grace) == nil {
+			cutCalls(errStopping)
+		}
+		if retry.Sleep(settle, settleTime) == nil {
+			cutSettle(errOvertime)
+		}
+	})
+	err := w.ports.Queue.Receive(receiving, r.handle)
+	cause := context.Cause(receiving)
+	halt(nil)
+	cutCalls(nil)
+	cutSettle(nil)
+	stopper.Wait()
+
+	switch {
+	case err != nil:
+		return err
+	case cause != nil && ctx.Err() == nil:
+		return cause
+	default:
+		return nil
+	}
+}
+
+// run is one Run: the worker and the contexts that its stop ends one after the other.
+type run struct {
+	*Worker
+	receiving context.Context         // ends when no message is to be taken any more
+	calls     context.Context         // ends when calls in flight are to be cut off
+	settle    context.Context         // ends when what was made is not to be recorded any more
+	halt      context.CancelCauseFunc // stops the whole run, with the reason
+}
+
+// handle is the queue's handler. A panic must not take down thousands of other calls in flight, nor may its message be lost or
+// its claim stay behind.
+func (r *run) handle(_ context.Context, d *jobs.Delivery) (v jobs.Verdict) {
+	r.tally.begin()
+	defer r.tally.end()
+	t := &task{run: r, delivery: d, received: time.Now()}
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		r.cfg.Log.Error("panic while handling a message", t.fields(zap.String("panic", fmt.Sprint(p)), zap.Stack("stack"))...)
+		v = jobs.Verdict{Action: jobs.Retry, Detail: "panic", After: troublePause}
+		if t.ticket.JobID != "" {
+			v = t.giveUp(fmt.Errorf("panic: %v", p))
+		}
+	}()
+	return t.process()
+}

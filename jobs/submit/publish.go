@@ -1,0 +1,109 @@
+package submit
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/assetmill/assetmill/jobs"
+	"github.com/assetmill/assetmill/jobs/csvfile"
+)
+
+// maxUnconfirmed bounds the jobs that are sent and not yet accepted by the topic.
+const maxUnconfirmed = 10_000
+
+// finished returns the ids of the submission's jobs that have ended.
+func (s *submission) finished(ctx context.Context) (*doneSet, error) {
+	done := &doneSet{}
+	err := s.ports.Lineage.DoneIDs(ctx, s.receipt.Submission, func(id string) {
+		done.sorted = append(done.sorted, idKey(id))
+	})
+	done.build()
+	return done, err
+}
+
+// publish is the second reading: every good row's jobs that have not ended are sent.
+func (s *submission) publish(ctx context.Context, done *doneSet) error {
+	s.progress.Phase, s.progress.Bytes, s.progress.Rows = Publishing, 0, 0
+	group, ctx := errgroup.WithContext(ctx)
+	unconfirmed := make(chan func(context.Context) error, maxUnconfirmed)
+	confirmed := int64(0)
+	group.Go(func() error {
+		for wait := range unconfirmed {
+			if err := wait(ctx); err != nil {
+				return err
+			}
+			confirmed++
+		}
+		return nil
+	})
+	group.Go(func() error {
+		defer close(unconfirmed)
+		return s.sendAll(ctx, done, unconfirmed)
+	})
+	err := group.Wait()
+	*s.receipt.Published = confirmed
+	s.progress.Published = confirmed
+	s.report(true)
+	return err
+}
+
+func (s *submission) sendAll(ctx context.Context, done *doneSet, unconfirmed chan<- func(context.Context) error) error {
+	for i, f := range s.files {
+		sum, _, err := s.read(ctx, f, s.defaults(), func(row *csvfile.Row, bad *csvfile.RowError) error {
+			s.progress.Rows++
+			defer s.report(false)
+			if bad != nil || s.rejected[place{i, row.Number}] {
+				return nil // counted and reported by the first reading
+			}
+			return s.send(ctx, row, done, unconfirmed)
+		})
+		switch {
+		case err != nil:
+			return err
+		case sum != s.sums[i]:
+			return errChanged(f.Name)
+		}
+	}
+	return nil
+}
+
+// send publishes the jobs of one row.
+func (s *submission) send(ctx context.Context, row *csvfile.Row, done *doneSet, unconfirmed chan<- func(context.Context) error) error {
+	occurrence := 0
+	if !row.HasID {
+		content := contentKey(row.Jobs[0])
+		if n, repeated := s.repeated[content]; repeated {
+			occurrence = n
+			s.repeated[content]++
+		}
+	}
+	for _, j := range row.Jobs {
+		if !row.HasID {
+			j.ID = j.DeriveID(occurrence)
+		}
+		if done.has(idKey(j.ID)) {
+			*s.receipt.AlreadyDone++
+			continue
+		}
+		if err := s.sendJob(ctx, j, unconfirmed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *submission) sendJob(ctx context.Context, j *jobs.Job, unconfirmed chan<- func(context.Context) error) error {
+	wait, err := s.ports.Publisher.PublishJob(ctx, j)
+	if err != nil {
+		return fmt.Errorf("%s row %d: %w", j.SourceFile, j.SourceRow, err)
+	}
+	s.progress.Published++ // on its way; the receipt counts what is confirmed
+	select {
+	case unconfirmed <- wait:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,5 +1,10 @@
 package jobs
 
+import (
+	"maps"
+	"slices"
+)
+
 // Outcome is how a job ended. The set is closed.
 type Outcome string
 
@@ -52,6 +57,9 @@ var outcomeOf = map[Reason]Outcome{
 	ReasonAttemptsExhausted:    Failed,
 	ReasonCancelled:            Cancelled,
 }
+
+// Reasons returns all reasons, sorted.
+func Reasons() []Reason { return slices.Sorted(maps.Keys(outcomeOf)) }
 
 // Outcome returns the outcome that a reason belongs to, or "" for a reason that is not of the set.
 func (r Reason) Outcome() Outcome { return outcomeOf[r] }

@@ -1152,9 +1152,11 @@ type SubmissionRow struct {
 	// When the last job of this run was accepted by Pub/Sub.
 	CompletedAt int64 `protobuf:"varint,15,opt,name=completed_at,json=completedAt,proto3" json:"completed_at,omitempty"`
 	// Who submitted: the account or the user's name on the machine.
-	Submitter     string `protobuf:"bytes,16,opt,name=submitter,proto3" json:"submitter,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Submitter string `protobuf:"bytes,16,opt,name=submitter,proto3" json:"submitter,omitempty"`
+	// When the submission's first run began. No job of it ended before, so questions about it need not look further back.
+	FirstSubmittedAt int64 `protobuf:"varint,17,opt,name=first_submitted_at,json=firstSubmittedAt,proto3" json:"first_submitted_at,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *SubmissionRow) Reset() {
@@ -1297,6 +1299,13 @@ func (x *SubmissionRow) GetSubmitter() string {
 		return x.Submitter
 	}
 	return ""
+}
+
+func (x *SubmissionRow) GetFirstSubmittedAt() int64 {
+	if x != nil {
+		return x.FirstSubmittedAt
+	}
+	return 0
 }
 
 var File_assetmill_v1_rows_proto protoreflect.FileDescriptor
@@ -1447,7 +1456,7 @@ const file_assetmill_v1_rows_proto_rawDesc = "" +
 	"\x06sha256\x18\x03 \x01(\tR\x06sha256\x12\x17\n" +
 	"\x04rows\x18\x04 \x01(\x03H\x01R\x04rows\x88\x01\x01B\b\n" +
 	"\x06_bytesB\a\n" +
-	"\x05_rows\"\x8c\x06\n" +
+	"\x05_rows\"\xc9\x06\n" +
 	"\rSubmissionRow\x12$\n" +
 	"\n" +
 	"submission\x18\x01 \x01(\tB\x04\xb0\xbb\x18\x01R\n" +
@@ -1467,7 +1476,8 @@ const file_assetmill_v1_rows_proto_rawDesc = "" +
 	"\rprice_version\x18\r \x01(\tR\fpriceVersion\x124\n" +
 	"\fsubmitted_at\x18\x0e \x01(\x03B\x11\xaa\xbb\x18\tTIMESTAMP\xb0\xbb\x18\x01R\vsubmittedAt\x120\n" +
 	"\fcompleted_at\x18\x0f \x01(\x03B\r\xaa\xbb\x18\tTIMESTAMPR\vcompletedAt\x12\x1c\n" +
-	"\tsubmitter\x18\x10 \x01(\tR\tsubmitter:=\xfa\xbb\x18\x0fsubmissions_raw\x82\xbc\x18\fsubmitted_at\x8a\xbc\x18\bcampaign\x8a\xbc\x18\n" +
+	"\tsubmitter\x18\x10 \x01(\tR\tsubmitter\x12;\n" +
+	"\x12first_submitted_at\x18\x11 \x01(\x03B\r\xaa\xbb\x18\tTIMESTAMPR\x10firstSubmittedAt:=\xfa\xbb\x18\x0fsubmissions_raw\x82\xbc\x18\fsubmitted_at\x8a\xbc\x18\bcampaign\x8a\xbc\x18\n" +
 	"submissionB\f\n" +
 	"\n" +
 	"_rows_readB\x10\n" +

@@ -39,8 +39,6 @@ const (
 	// maxRetryPause bounds how long a message waits here before it is given back. The subscription's retry policy is what
 	// spaces redeliveries; this keeps a queue without one from spinning.
 	maxRetryPause = 10 * time.Second
-	// shutdownMargin is what Receive waits beyond the handlers' own grace before it gives them up.
-	shutdownMargin = 15 * time.Second
 )
 
 // Bounds of publishing. 1,000 messages a request is Pub/Sub's limit; jobs of 1 KB make requests of about a megabyte.
@@ -52,13 +50,12 @@ const (
 	publishTimeout     = 60 * time.Second
 )
 
-// Config is what a Queue needs to know. The zero value of Streams, MaxMessages and Grace stands for 1, 1 and no wait.
+// Config is what a Queue needs to know. Zero Streams and MaxMessages stand for 1.
 type Config struct {
-	Mode        jobs.Mode     // whose subscription to receive from
-	MaxMessages int           // messages handled at a time
-	Streams     int           // StreamingPull streams; one carries about 10 MB/s
-	Grace       time.Duration // how long handlers may go on after Receive's context has ended
-	Log         *zap.Logger   // nil: none
+	Mode        jobs.Mode   // whose subscription to receive from
+	MaxMessages int         // messages handled at a time
+	Streams     int         // StreamingPull streams; one carries about 10 MB/s
+	Log         *zap.Logger // nil: none
 }
 
 // Queue is a project's topics and one of its subscriptions. It is safe for concurrent use. Close it to flush what was published.
@@ -148,19 +145,22 @@ func (q *Queue) subscriptionID() string {
 // Receive implements worker.Queue. It returns an error when the subscription can't be received from.
 func (q *Queue) Receive(ctx context.Context, handle func(context.Context, *jobs.Delivery) jobs.Verdict) error {
 	sub := q.client.Subscriber(q.subscriptionID())
+	messages := max(q.cfg.MaxMessages, 1)
+	streams := min(max(q.cfg.Streams, 1), messages)
 	sub.ReceiveSettings = pubsub.ReceiveSettings{
 		MaxExtension:               maxLease,
 		MinDurationPerAckExtension: leasePerExtension,
 		MaxDurationPerAckExtension: leasePerExtension,
-		MaxOutstandingMessages:     max(q.cfg.MaxMessages, 1),
-		MaxOutstandingBytes:        maxOutstandingBytes,
-		NumGoroutines:              max(q.cfg.Streams, 1),
-		// Handlers bound their own time after ctx has ended. Without a bound here, one that hangs would keep the process
-		// for ever; without the margin, Receive could return while a handler's verdict is still on its way.
-		ShutdownOptions: &pubsub.ShutdownOptions{
-			Behavior: pubsub.ShutdownBehaviorWaitForProcessing,
-			Timeout:  q.cfg.Grace + shutdownMargin,
-		},
+		// Per stream, so that the service sends no more than is handled. Otherwise each stream leases as many as all of them
+		// may handle, and the rest waits here while other workers are idle.
+		EnablePerStreamFlowControl: true,
+		MaxOutstandingMessages:     (messages + streams - 1) / streams,
+		MaxOutstandingBytes:        maxOutstandingBytes / streams,
+		NumGoroutines:              streams,
+		// Wait for the handlers, however long: they bound their own time after ctx has ended. A time-out here would cancel the
+		// streams first, and with them what sends acknowledgements: in client v2.8.1 every verdict given during the stop is
+		// then lost, and its message delivered again.
+		ShutdownOptions: &pubsub.ShutdownOptions{Behavior: pubsub.ShutdownBehaviorWaitForProcessing, Timeout: -1},
 	}
 	err := sub.Receive(ctx, func(callback context.Context, m *pubsub.Message) {
 		q.deliver(ctx, context.WithoutCancel(callback), m, handle)

@@ -3,6 +3,7 @@ package submit
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -13,14 +14,34 @@ import (
 // maxUnconfirmed bounds the jobs that are sent and not yet accepted by the topic.
 const maxUnconfirmed = 10_000
 
+// clockSkew is how far the clocks of submitters and workers may be apart. A job may end before its submission began, by so much.
+const clockSkew = time.Hour
+
+// continueEarlier takes over from the submission's earlier receipt when it first began.
+func (s *submission) continueEarlier(ctx context.Context) error {
+	earlier, err := s.ports.Receipts.Receipt(ctx, s.receipt.Submission)
+	if err != nil {
+		return fmt.Errorf("look for an earlier receipt: %w", err)
+	}
+	s.receipt.FirstSubmittedAt = s.receipt.SubmittedAt
+	if first := earlier.GetFirstSubmittedAt(); first != 0 {
+		s.receipt.FirstSubmittedAt = first
+	}
+	return nil
+}
+
 // finished returns the ids of the submission's jobs that have ended.
 func (s *submission) finished(ctx context.Context) (*doneSet, error) {
 	done := &doneSet{}
-	err := s.ports.Lineage.DoneIDs(ctx, s.receipt.Submission, func(id string) {
+	since := time.UnixMicro(s.receipt.FirstSubmittedAt).Add(-clockSkew)
+	for id, err := range s.ports.Lineage.DoneIDs(ctx, s.receipt.Submission, since) {
+		if err != nil {
+			return nil, err
+		}
 		done.sorted = append(done.sorted, idKey(id))
-	})
+	}
 	done.build()
-	return done, err
+	return done, nil
 }
 
 // publish is the second reading: every good row's jobs that have not ended are sent.

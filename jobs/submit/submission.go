@@ -32,6 +32,7 @@ type submission struct {
 	rejected map[place]bool      // rows found wrong only when compared with others or looked up
 	sums     [][sha256.Size]byte // of the files, as first read
 	cost     jobs.USD            // estimated
+	broken   bool                // whether a row's end could not be found
 	progress Progress
 }
 
@@ -177,6 +178,7 @@ func (s *submission) defaults() *schemas.Job {
 func (s *submission) reject(bad *csvfile.RowError) error {
 	*s.receipt.RowsRejected++
 	s.progress.Rejected++
+	s.broken = s.broken || bad.Broken
 	if s.opts.Reject == nil {
 		return nil
 	}

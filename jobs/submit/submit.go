@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"time"
 
 	"github.com/assetmill/assetmill/jobs"
@@ -30,13 +31,15 @@ type Publisher interface {
 
 // Lineage knows which jobs have ended and keeps receipts as rows.
 type Lineage interface {
-	// DoneIDs calls f with the id of each job of the submission that has ended.
-	DoneIDs(ctx context.Context, submission string, f func(id string)) error
+	// DoneIDs yields the id of each job of the submission that has ended since then.
+	DoneIDs(ctx context.Context, submission string, since time.Time) iter.Seq2[string, error]
 	AppendSubmission(ctx context.Context, row *schemas.SubmissionRow) error
 }
 
 // Receipts keeps the newest receipt of each submission.
 type Receipts interface {
+	// Receipt returns the newest receipt of a submission, or nil when there is none.
+	Receipt(ctx context.Context, submission string) (*schemas.SubmissionRow, error)
 	PutReceipt(ctx context.Context, r *schemas.SubmissionRow) error
 }
 
@@ -103,6 +106,10 @@ type Progress struct {
 // ErrInvalidRows says that rows are wrong and nothing was published because of them.
 var ErrInvalidRows = errors.New("rows are invalid; nothing was published")
 
+// ErrBrokenRows says that a row's end could not be found, so that the rows after it may be cut wrong. Nothing was published, not
+// even with SkipInvalid.
+var ErrBrokenRows = errors.New("the quoting of a row is broken, so the rows after it may be cut wrong; nothing was published")
+
 // ErrNoJobs says that not a single row could be submitted.
 var ErrNoJobs = errors.New("there is no job to submit")
 
@@ -120,10 +127,15 @@ func Run(ctx context.Context, files []File, opts Options, ports Ports) (*schemas
 	switch {
 	case s.receipt.GetRowsRejected() > 0 && !opts.SkipInvalid:
 		return s.receipt, ErrInvalidRows
+	case s.broken:
+		return s.receipt, ErrBrokenRows
 	case s.receipt.GetJobs() == 0:
 		return s.receipt, ErrNoJobs
 	case opts.DryRun:
 		return s.receipt, nil
+	}
+	if err := s.continueEarlier(ctx); err != nil {
+		return s.receipt, err
 	}
 	done, err := s.finished(ctx)
 	if err != nil {

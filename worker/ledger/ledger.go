@@ -37,6 +37,9 @@ import (
 // messages are far smaller.
 const maxRecordBytes = 1 << 20
 
+// workBucketSetting is the setting that chooses the bucket, for errors.
+const workBucketSetting = "ASSETMILL_WORK_BUCKET"
+
 // Ledger implements worker.Ledger on a bucket. It is safe for concurrent use.
 type Ledger struct {
 	bucket *storage.BucketHandle
@@ -56,7 +59,7 @@ func New(client *storage.Client, bucket, workerID string) *Ledger {
 
 // Check returns an error that says what to do when the bucket is missing or may not be used.
 func (l *Ledger) Check(ctx context.Context) error {
-	return gcs.Check(ctx, l.bucket, l.name, "ASSETMILL_WORK_BUCKET")
+	return gcs.Check(ctx, l.bucket, l.name, workBucketSetting)
 }
 
 // objectName spreads jobs over 256 prefixes, since Cloud Storage splits its load by name.

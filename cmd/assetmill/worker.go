@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/assetmill/assetmill/internal/blob"
+	"github.com/assetmill/assetmill/jobs"
+	"github.com/assetmill/assetmill/jobs/queue"
+	"github.com/assetmill/assetmill/schemas"
+	"github.com/assetmill/assetmill/worker"
+	"github.com/assetmill/assetmill/worker/assets"
+	"github.com/assetmill/assetmill/worker/ledger"
+	"github.com/assetmill/assetmill/worker/lineage"
+	"github.com/assetmill/assetmill/worker/vertex"
+)
+
+const (
+	// defaultConcurrency is modest: a new project gets 2 to 20 calls a minute from Vertex.
+	defaultConcurrency = 64
+	// maxConcurrency is the design's largest number of calls in flight in one process.
+	maxConcurrency = 3200
+	// defaultImageMemory holds 170 images of 1.5 MiB, more than a burst of answers brings on one machine.
+	defaultImageMemory = 256 // MiB
+	// localStreams is how many streams an emulator's subscription is read with: pstest sends one message every 10 ms on each.
+	localStreams = 25
+	// cloudStreams carry 10 MB/s each, thousands of jobs a second.
+	cloudStreams = 2
+	// statsInterval spaces the worker's progress lines.
+	statsInterval = 10 * time.Second
+)
+
+// workerFlags are the command line of worker.
+type workerFlags struct {
+	concurrency int
+	imageMemory int
+	grace       time.Duration
+	logLevel    string
+	streams     int
+}
+
+func (a *app) workerCommand() *cobra.Command {
+	f := &workerFlags{}
+	cmd := &cobra.Command{
+		Use:   "worker",
+		Short: "Work on jobs until stopped",
+		Long: `Work on jobs until stopped: take them from the queue, have the model make their images, store these, and record lineage.
+
+SIGTERM or Ctrl-C stops in order: no further job is begun, calls in flight have --grace to end, what they made is stored and
+recorded. Give the process that long plus half a minute before killing it. Logs go to standard error, as JSON unless that is
+a terminal.`,
+		Example: `  assetmill worker --concurrency 200
+  assetmill worker --log-level debug`,
+		Args: exactArgs(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.worker(cmd.Context(), f) },
+	}
+	cmd.Flags().IntVar(&f.concurrency, "concurrency", defaultConcurrency, fmt.Sprintf("calls in flight, 1 to %d", maxConcurrency))
+	cmd.Flags().IntVar(&f.imageMemory, "image-memory", defaultImageMemory, "MiB of images in memory at a time")
+	cmd.Flags().DurationVar(&f.grace, "grace", worker.DefaultGrace, "how long calls in flight may go on after a signal to stop")
+	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	cmd.Flags().IntVar(&f.streams, "streams", 0, fmt.Sprintf("Pub/Sub streams (default %d; %d with an emulator)", cloudStreams, localStreams))
+	return cmd
+}
+
+func (a *app) worker(ctx context.Context, f *workerFlags) error {
+	level, err := zapcore.ParseLevel(f.logLevel)
+	switch {
+	case err != nil:
+		return usageError("--log-level %q; allowed: debug, info, warn, error", f.logLevel)
+	case f.concurrency < 1 || f.concurrency > maxConcurrency:
+		return usageError("--concurrency is %d; allowed: 1 to %d", f.concurrency, maxConcurrency)
+	case f.imageMemory < 16:
+		return usageError("--image-memory is %d; an image can take 16 MiB or more", f.imageMemory)
+	case f.grace <= 0:
+		return usageError("--grace is %s; calls in flight need time to end", f.grace)
+	}
+	s, err := a.settings()
+	if err != nil {
+		return err
+	}
+	if f.streams == 0 {
+		if f.streams = cloudStreams; s.pubsubLocal {
+			f.streams = localStreams
+		}
+	}
+	log := newLogger(a.err, level)
+	defer log.Sync()
+	return a.runWorker(ctx, f, s, log)
+}
+
+// runWorker opens the connections, checks them, and works.
+func (a *app) runWorker(ctx context.Context, f *workerFlags, s *settings, log *zap.Logger) error {
+	id := workerID()
+	log = log.With(zap.String("worker", id))
+	catalogue := jobs.DefaultCatalogue()
+	e, err := openEngine(ctx, f, s, id, log)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	if err := e.check(ctx, catalogue.DefaultModel()); err != nil {
+		return fmt.Errorf("cannot start: %w", err)
+	}
+	w := worker.New(worker.Config{ID: id, Version: version, Grace: f.grace, Catalogue: catalogue, Log: log}, worker.Ports{
+		Queue: e.queue, Ledger: e.ledger, Model: e.model, Assets: e.assets, Lineage: e.lineage, Results: e.queue,
+	})
+	log.Info("working", zap.Int("concurrency", f.concurrency), zap.String("project", s.project), zap.String("version", version))
+	return runWithStats(ctx, w, log)
+}
+
+// engine is the worker's connections to Google Cloud, or to its stand-ins.
+type engine struct {
+	closer
+	queue   *queue.Queue
+	ledger  *ledger.Ledger
+	model   *vertex.Online
+	assets  *assets.Store
+	lineage *lineage.Lineage
+}
+
+// openEngine is the one place where a worker is composed.
+func openEngine(ctx context.Context, f *workerFlags, s *settings, id string, log *zap.Logger) (_ *engine, err error) {
+	e := &engine{}
+	defer func() {
+		if err != nil {
+			e.close()
+		}
+	}()
+	pubsubClient, err := s.pubsubClient(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e.add(pubsubClient.Close)
+	storageClient, err := s.storageClient(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e.add(storageClient.Close)
+	if e.lineage, err = lineage.New(ctx, s.lineageConfig()); err != nil {
+		return nil, err
+	}
+	e.add(func() error { return closeLineage(e.lineage) })
+	e.model, err = vertex.New(ctx, vertex.Config{
+		Project: s.project, BaseURL: s.vertexREST, NoAuth: s.vertexREST != "", UserAgent: "assetmill/" + version,
+		MaxConns: f.concurrency, Budget: blob.NewBudget(int64(f.imageMemory) << 20),
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.add(func() error { e.model.Close(); return nil })
+	e.queue = queue.New(pubsubClient, queue.Config{
+		Mode: jobs.Online, MaxMessages: f.concurrency, Streams: f.streams, Log: log,
+	})
+	e.add(func() error { e.queue.Close(); return nil })
+	e.ledger = ledger.New(storageClient, s.workBucket, id)
+	e.assets = assets.New(storageClient, s.bucket)
+	return e, nil
+}
+
+// check reports everything that is missing, not only the first.
+func (e *engine) check(ctx context.Context, m *jobs.Model) error {
+	return errors.Join(
+		e.queue.CheckSubscription(ctx),
+		e.queue.Check(ctx, schemas.TopicResults, schemas.TopicDead),
+		e.ledger.Check(ctx),
+		e.assets.Check(ctx),
+		e.lineage.Check(ctx),
+		e.model.Check(ctx, m.ID, m.Locations[0]),
+	)
+}
+
+// runWithStats works, and logs now and then how it goes.
+func runWithStats(ctx context.Context, w *worker.Worker, log *zap.Logger) error {
+	group, gctx := errgroup.WithContext(context.WithoutCancel(ctx))
+	over, finish := context.WithCancel(gctx)
+	group.Go(func() error {
+		defer finish()
+		return w.Run(ctx)
+	})
+	group.Go(func() error {
+		tick := time.NewTicker(statsInterval)
+		defer tick.Stop()
+		var last string
+		for {
+			select {
+			case <-over.Done():
+				logStats(log, "stopped", w.Stats())
+				return nil
+			case <-tick.C:
+				if now := fmt.Sprint(w.Stats()); now != last { // an idle worker is silent
+					last = now
+					logStats(log, "progress", w.Stats())
+				}
+			}
+		}
+	})
+	return group.Wait()
+}
+
+func logStats(log *zap.Logger, message string, s worker.Stats) {
+	log.Info(message, zap.Int("in_flight", s.InFlight),
+		zap.Int("succeeded", s.Outcomes[jobs.Succeeded]), zap.Int("refused", s.Outcomes[jobs.Refused]), zap.Int("failed", s.Outcomes[jobs.Failed]),
+		zap.Int("repeated", s.Repeated), zap.Int("given_back", s.Retried), zap.Int("throttled", s.Throttled))
+}
+
+// workerID is unique among all workers, also after a restart on the same host.
+func workerID() string {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "worker"
+	}
+	return strings.ToLower(host + "-" + rand.Text()[:8])
+}

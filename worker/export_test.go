@@ -1,0 +1,4 @@
+package worker
+
+// EncodeCRC32C is encodeCRC32C for tests.
+var EncodeCRC32C = encodeCRC32C

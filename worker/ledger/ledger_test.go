@@ -1,0 +1,89 @@
+package ledger_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/assetmill/assetmill/internal/gcs/gcstest"
+	"github.com/assetmill/assetmill/jobs"
+	"github.com/assetmill/assetmill/schemas"
+	"github.com/assetmill/assetmill/worker"
+	"github.com/assetmill/assetmill/worker/ledger"
+	"github.com/assetmill/assetmill/worker/workertest"
+)
+
+const bucket = "work"
+
+func TestLedgerOnCloudStorage(t *testing.T) {
+	client := gcstest.Open(t, bucket, nil)
+	workertest.LedgerSuite(t, func(_ *testing.T, id string) worker.Ledger { return ledger.New(client, bucket, id) })
+}
+
+// The effect happens and its answer is lost: the most expensive kind of error, since whoever believes it asks again.
+func TestLostAnswersDoNotLoseTheClaim(t *testing.T) {
+	var writes atomic.Int32
+	client := gcstest.Open(t, bucket, func(r *http.Response) error {
+		if r.Request.Method == http.MethodPost && r.StatusCode == http.StatusOK && writes.Add(1)%2 == 1 {
+			gcstest.Unavailable(r)
+		}
+		return nil
+	})
+	l := ledger.New(client, bucket, "w1")
+	s, err := l.Claim(t.Context(), "j", jobs.Digest{})
+	if err != nil || s.State != worker.Granted {
+		t.Fatalf("claim whose answer was lost: %+v, %v", s, err)
+	}
+	if err := l.Release(t.Context(), s.Ticket, worker.Spent{Calls: 1}); err != nil {
+		t.Fatalf("release whose answer was lost: %v", err)
+	}
+	if s, err = l.Claim(t.Context(), "j", jobs.Digest{}); err != nil || s.State != worker.Granted || s.Spent.Calls != 1 {
+		t.Fatalf("second claim: %+v, %v", s, err)
+	}
+	if err := l.Finish(t.Context(), s.Ticket, worker.Record{Generation: &schemas.GenerationRow{JobId: "j"}}); err != nil {
+		t.Fatalf("finish whose answer was lost: %v", err)
+	}
+}
+
+func TestClaimGivesUpWithItsContext(t *testing.T) {
+	client := gcstest.Open(t, bucket, func(r *http.Response) error {
+		gcstest.Unavailable(r)
+		return nil
+	})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stopped := errors.New("stopped by the test")
+	cancel(stopped)
+	if _, err := ledger.New(client, bucket, "w1").Claim(ctx, "j", jobs.Digest{}); err == nil {
+		t.Fatal("claimed although the service is down")
+	}
+}
+
+func TestCheckNamesTheMissingBucket(t *testing.T) {
+	client := gcstest.Open(t, bucket, nil)
+	if err := ledger.New(client, bucket, "w1").Check(t.Context()); err != nil {
+		t.Errorf("an existing bucket: %v", err)
+	}
+	err := ledger.New(client, "nowhere", "w1").Check(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "gs://nowhere does not exist") || !strings.Contains(err.Error(), "ASSETMILL_WORK_BUCKET") {
+		t.Errorf("a missing bucket: %v", err)
+	}
+}
+
+func TestReceipts(t *testing.T) {
+	r := ledger.NewReceipts(gcstest.Open(t, bucket, nil), bucket)
+	if none, err := r.Receipt(t.Context(), "s-none"); none != nil || err != nil {
+		t.Errorf("a submission without receipt: %v, %v", none, err)
+	}
+	for _, receipt := range []string{"first", "second"} {
+		if err := r.PutReceipt(t.Context(), &schemas.SubmissionRow{Submission: "s-1", Receipt: receipt, SubmittedAt: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := r.Receipt(t.Context(), "s-1")
+	if err != nil || got.GetReceipt() != "second" {
+		t.Errorf("receipt %v, %v", got, err)
+	}
+}

@@ -1,0 +1,18 @@
+package workertest_test
+
+import (
+	"testing"
+
+	"github.com/assetmill/assetmill/worker"
+	"github.com/assetmill/assetmill/worker/workertest"
+)
+
+func TestLedgerInMemory(t *testing.T) {
+	shared := workertest.NewLedger()
+	workertest.LedgerSuite(t, func(*testing.T, string) worker.Ledger { return shared })
+}
+
+func TestAssetsInMemory(t *testing.T) {
+	shared := workertest.NewAssets()
+	workertest.AssetsSuite(t, func(*testing.T) worker.Assets { return shared })
+}

@@ -37,6 +37,8 @@ const (
 	ReasonBadAnswer            Reason = "bad_answer"            // failed: answers that hold no usable image, again and again
 	ReasonAttemptsExhausted    Reason = "attempts_exhausted"    // failed: errors until the bound on attempts
 
+	ReasonRowRefused Reason = "row_refused" // failed: lineage can't store the row; on dead letters only
+
 	ReasonCancelled Reason = "cancelled" // cancelled
 )
 
@@ -55,6 +57,7 @@ var outcomeOf = map[Reason]Outcome{
 	ReasonRejected:             Failed,
 	ReasonBadAnswer:            Failed,
 	ReasonAttemptsExhausted:    Failed,
+	ReasonRowRefused:           Failed,
 	ReasonCancelled:            Cancelled,
 }
 

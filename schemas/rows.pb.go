@@ -1054,7 +1054,7 @@ type SubmissionFile struct {
 	// SHA-256 of the content, lower-case hex.
 	Sha256 string `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	// Rows, the header not counted.
-	Rows          *int64 `protobuf:"varint,4,opt,name=rows,proto3,oneof" json:"rows,omitempty"`
+	RowsRead      *int64 `protobuf:"varint,4,opt,name=rows_read,json=rowsRead,proto3,oneof" json:"rows_read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1110,9 +1110,9 @@ func (x *SubmissionFile) GetSha256() string {
 	return ""
 }
 
-func (x *SubmissionFile) GetRows() int64 {
-	if x != nil && x.Rows != nil {
-		return *x.Rows
+func (x *SubmissionFile) GetRowsRead() int64 {
+	if x != nil && x.RowsRead != nil {
+		return *x.RowsRead
 	}
 	return 0
 }
@@ -1449,14 +1449,15 @@ const file_assetmill_v1_rows_proto_rawDesc = "" +
 	"\x10cost_is_fallback\x18\x1c \x01(\bH\x01R\x0ecostIsFallback\x88\x01\x01:;\xfa\xbb\x18\fattempts_raw\x82\xbc\x18\bended_at\x8a\xbc\x18\bcampaign\x8a\xbc\x18\x05model\x8a\xbc\x18\x06resultB\n" +
 	"\n" +
 	"\b_call_msB\x13\n" +
-	"\x11_cost_is_fallback\"\x89\x01\n" +
+	"\x11_cost_is_fallback\"\x97\x01\n" +
 	"\x0eSubmissionFile\x12\x18\n" +
 	"\x04name\x18\x01 \x01(\tB\x04\xb0\xbb\x18\x01R\x04name\x12\x19\n" +
 	"\x05bytes\x18\x02 \x01(\x03H\x00R\x05bytes\x88\x01\x01\x12\x16\n" +
-	"\x06sha256\x18\x03 \x01(\tR\x06sha256\x12\x17\n" +
-	"\x04rows\x18\x04 \x01(\x03H\x01R\x04rows\x88\x01\x01B\b\n" +
-	"\x06_bytesB\a\n" +
-	"\x05_rows\"\xc9\x06\n" +
+	"\x06sha256\x18\x03 \x01(\tR\x06sha256\x12 \n" +
+	"\trows_read\x18\x04 \x01(\x03H\x01R\browsRead\x88\x01\x01B\b\n" +
+	"\x06_bytesB\f\n" +
+	"\n" +
+	"_rows_read\"\xc9\x06\n" +
 	"\rSubmissionRow\x12$\n" +
 	"\n" +
 	"submission\x18\x01 \x01(\tB\x04\xb0\xbb\x18\x01R\n" +

@@ -182,7 +182,8 @@ type Asset struct {
 	Existing      bool
 }
 
-// Lineage appends rows. Both methods return when the row is durable.
+// Lineage appends rows. Both methods return when the row is durable. An error that wraps [ErrRowRefused] is final; after any other
+// the row may be stored, and appending it again is right.
 type Lineage interface {
 	AppendGeneration(ctx context.Context, row *schemas.GenerationRow) error
 	AppendAttempt(ctx context.Context, row *schemas.AttemptRow) error

@@ -1,8 +1,6 @@
 package worker
 
 import (
-	"encoding/base64"
-	"encoding/binary"
 	"time"
 
 	"github.com/assetmill/assetmill/jobs"
@@ -71,7 +69,7 @@ func (t *task) addAnswer(row *schemas.GenerationRow) {
 
 func (t *task) addAsset(row *schemas.GenerationRow) {
 	row.AssetUri, row.AssetGeneration, row.AssetBytes = t.asset.URI, t.asset.Generation, t.asset.Bytes
-	row.AssetCrc32C, row.AssetMimeType = encodeCRC32C(t.asset.CRC32C), t.asset.MimeType
+	row.AssetCrc32C, row.AssetMimeType = EncodeCRC32C(t.asset.CRC32C), t.asset.MimeType
 	row.AssetWidth, row.AssetHeight = int64(t.asset.Width), int64(t.asset.Height)
 }
 
@@ -133,11 +131,4 @@ func elapsed(from, to time.Time) *int64 {
 	}
 	ms := max(to.Sub(from).Milliseconds(), 0) // the message's time is by Pub/Sub's clock
 	return &ms
-}
-
-// encodeCRC32C returns a checksum as Cloud Storage shows it.
-func encodeCRC32C(crc uint32) string {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], crc)
-	return base64.StdEncoding.EncodeToString(b[:])
 }

@@ -116,11 +116,11 @@ func (t *task) store() error {
 func (t *task) announce(end Record) jobs.Verdict {
 	for _, row := range end.Attempts {
 		if err := t.ports.Lineage.AppendAttempt(t.settle, row); err != nil {
-			return t.retry("an attempt could not be recorded", err, troublePause)
+			return t.unrecorded("an attempt could not be recorded", err)
 		}
 	}
 	if err := t.ports.Lineage.AppendGeneration(t.settle, end.Generation); err != nil {
-		return t.retry("the outcome could not be recorded", err, troublePause)
+		return t.unrecorded("the outcome could not be recorded", err)
 	}
 	if err := t.ports.Results.Publish(t.settle, result(end.Generation)); err != nil {
 		return t.retry("the result could not be announced", err, troublePause)
@@ -129,13 +129,23 @@ func (t *task) announce(end Record) jobs.Verdict {
 	return jobs.Verdict{Action: jobs.Ack}
 }
 
+// unrecorded decides what becomes of a message whose row could not be stored. A row that can never be stored would come back for
+// ever: its message is kept as a dead letter, and the ledger knows the job's end.
+func (t *task) unrecorded(what string, err error) jobs.Verdict {
+	if !errors.Is(err, ErrRowRefused) {
+		return t.retry(what, err, troublePause)
+	}
+	t.cfg.Log.Error(what, t.fields(zap.Error(err))...)
+	return jobs.Verdict{Action: jobs.Dead, Reason: jobs.ReasonRowRefused, Detail: jobs.Cut(err.Error(), maxDetail)}
+}
+
 // bury ends a message that is no valid job, or whose id belongs to another: a row and an event of its own, then the
 // dead-letter topic. It never touches the ledger, so that the producer can mend the job and publish it under the same id.
 func (t *task) bury(reason jobs.Reason, cause error) jobs.Verdict {
 	detail := jobs.Cut(cause.Error(), maxDetail)
 	row := t.invalidRow(reason, detail)
 	if v := t.announce(Record{Generation: row}); v.Action != jobs.Ack {
-		return v
+		return v // not announced yet, or dead already
 	}
 	t.tally.ended(jobs.Failed)
 	t.cfg.Log.Warn("a message was given up", t.fields(zap.String("reason", string(reason)), zap.String("recorded_as", row.GetJobId()))...)

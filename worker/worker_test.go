@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -31,6 +32,8 @@ type bench struct {
 	stop    context.CancelFunc
 	ended   chan error
 	down    atomic.Pointer[string] // the operation that fails, if any
+
+	refuseRows atomic.Bool // whether lineage can't store generation rows
 }
 
 const budgetBytes = 1 << 20
@@ -42,6 +45,9 @@ func start(t *testing.T, answer func(b *bench, ctx context.Context, j *jobs.Job,
 		lineage: &workertest.Lineage{}, results: &workertest.Results{}, budget: blob.NewBudget(budgetBytes), ended: make(chan error, 1),
 	}
 	hook := workertest.Hook(func(op, _ string) error {
+		if op == "generation" && b.refuseRows.Load() {
+			return fmt.Errorf("append: %w", worker.ErrRowRefused)
+		}
 		if down := b.down.Load(); down != nil && *down == op {
 			return errors.New("the service is down")
 		}
@@ -456,6 +462,19 @@ func TestAnIDWithOtherContentIsAConflictNotAnAnswer(t *testing.T) {
 		}
 		if len(b.queue.Dead()) != 1 {
 			t.Error("no dead letter")
+		}
+	})
+}
+
+func TestARowThatCanNeverBeStoredIsKeptAsADeadLetter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, succeed)
+		b.refuseRows.Store(true)
+		b.publish("odd", "")
+		time.Sleep(time.Hour)
+		b.halt()
+		if dead := b.queue.Dead(); len(dead) != 1 || dead[0].Verdict.Reason != jobs.ReasonRowRefused || b.model.Calls("odd") != 1 {
+			t.Errorf("%d dead letters after %d calls", len(dead), b.model.Calls("odd"))
 		}
 	})
 }

@@ -32,7 +32,7 @@ func (s *submission) check(ctx context.Context) error {
 		}
 		rows = *s.receipt.RowsRead - rows
 		s.sums = append(s.sums, sum)
-		s.receipt.Files = append(s.receipt.Files, &schemas.SubmissionFile{Name: f.Name, Bytes: &size, Sha256: hexSum(sum), Rows: &rows})
+		s.receipt.Files = append(s.receipt.Files, &schemas.SubmissionFile{Name: f.Name, Bytes: &size, Sha256: hexSum(sum), RowsRead: &rows})
 	}
 	s.resolveID()
 	if err := s.rejectRepeatedIDs(); err != nil {

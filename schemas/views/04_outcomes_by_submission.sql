@@ -4,8 +4,8 @@ SELECT
   outcome,
   reason,
   COUNT(*) AS jobs,
-  SUM(cost_usd) AS cost_usd,
-  SUM(attempts) AS attempts,
+  SUM(IFNULL(cost_usd, 0)) AS cost_usd,
+  SUM(IFNULL(attempts, 0)) AS attempts,
   MIN(finished_at) AS first_finished_at,
   MAX(finished_at) AS last_finished_at
 FROM `${dataset}.generations`

@@ -1,0 +1,69 @@
+package vertex
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"google.golang.org/genai"
+
+	"github.com/assetmill/assetmill/jobs"
+	"github.com/assetmill/assetmill/worker"
+)
+
+// checkTimeout bounds a check. It counts the tokens of one word.
+const checkTimeout = 30 * time.Second
+
+// Check asks Vertex, at no cost, whether this worker may call a model in a location. The error wraps a
+// [*worker.CallError] whose kind is Denied when it may not, and another when Vertex could not be asked.
+func (o *Online) Check(ctx context.Context, model, location string) error {
+	e := o.probe(ctx, model, location)
+	if e == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", o.advice(e, model, location), e)
+}
+
+// advice is the sentence that says what to do about a failed check.
+func (o *Online) advice(e *worker.CallError, model, location string) string {
+	where := fmt.Sprintf("model %s in location %s of project %s", model, location, o.cfg.Project)
+	switch {
+	case e.Kind != worker.Denied:
+		return "can't tell whether this worker may call " + where
+	case e.Status == http.StatusForbidden:
+		return "this worker's identity may not call " + where +
+			": it needs the permission aiplatform.endpoints.predict, as in the role roles/aiplatform.user, and the API aiplatform.googleapis.com enabled"
+	case e.Status == http.StatusNotFound:
+		return "there is no " + where + ", or the project has no access to it: check the project's id, the model's id and whether the location serves it"
+	default:
+		return "Vertex does not accept this worker's credentials for " + where +
+			": check Application Default Credentials, whose identity needs the permission aiplatform.endpoints.predict"
+	}
+}
+
+func (o *Online) probe(ctx context.Context, model, location string) *worker.CallError {
+	lane := worker.Lane{Name: "check/" + location, Location: location}
+	client, err := o.at(ctx, location)
+	if err != nil {
+		return &worker.CallError{Kind: worker.Denied, Lane: lane, Err: err}
+	}
+	c, callCtx, done := o.newCall(ctx, &jobs.Job{}, lane, checkTimeout)
+	defer done()
+	if _, err = client.Models.CountTokens(callCtx, model, genai.Text("check"), nil); err != nil {
+		return c.failure(ctx, err)
+	}
+	return nil
+}
+
+// explain tells a worker that may not call a model from a reference image that the service may not read: both can come as
+// a 403 or 404 without a word about which. The first must stop the worker, the second must not.
+func (o *Online) explain(ctx context.Context, e *worker.CallError, j *jobs.Job) *worker.CallError {
+	if e.Kind != worker.Denied || e.Status == http.StatusUnauthorized || e.Status == 0 || len(j.References) == 0 {
+		return e
+	}
+	if o.probe(ctx, j.Model.ID, e.Lane.Location) == nil {
+		e.Kind, e.Reason = worker.Rejected, jobs.ReasonReferenceUnavailable
+	}
+	return e
+}

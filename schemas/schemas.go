@@ -28,6 +28,7 @@ const (
 	TopicResults       = "results"
 	SubscriptionOnline = "jobs-online"
 	SubscriptionBatch  = "jobs-batch"
+	SubscriptionDead   = "jobs-dead-review" // keeps what was given up until somebody looks at it
 )
 
 // Tables, by name within the dataset. Each has a view without the suffix `_raw` that keeps one row per key.

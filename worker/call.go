@@ -22,25 +22,34 @@ const (
 	resultUnknown = "unknown"
 )
 
+// Reasons of calls that a worker left behind, beside the reasons of answers and the kinds of errors.
+const (
+	reasonAbandoned = "abandoned" // no trace of the call's answer
+	reasonAdopted   = "adopted"   // its asset is stored
+	reasonPanic     = "panic"     // the worker had a bug
+)
+
+// defaultTier is what a call is counted at whose lane nobody knows.
+const defaultTier = "standard"
+
 // call has the model make the image. It waits through throttling, and tries again after errors that may pass, within the
 // bounds on calls and on time. It returns nil when the job has come to its end: an answer, or a failure. It returns an error
 // when the job must go back to the queue.
 func (t *task) call() error {
+	if t.answer != nil {
+		return nil // adopted
+	}
 	hold, cancel := context.WithTimeoutCause(t.calls, maxHold, errHeldTooLong)
 	defer cancel()
 	backoff := gax.Backoff{Initial: firstPause, Max: lastPause, Multiplier: 2}
 	for {
-		if !t.job.Deadline.IsZero() && time.Now().After(t.job.Deadline) {
-			t.failure = &failure{jobs.ReasonDeadlinePassed, "the deadline " + t.job.Deadline.UTC().Format(time.RFC3339) + " had passed"}
-			return nil
-		}
-		if err := t.stopped(hold); err != nil {
+		if may, err := t.mayCall(hold); !may || err != nil {
 			return err
 		}
-		t.called = time.Now()
+		t.called, t.calling = time.Now(), true
 		// The call itself is bounded by the model's own time-out, not by the hold: a call that has begun may be paid.
 		answer, err := t.ports.Model.Generate(t.calls, t.job)
-		t.answered = time.Now()
+		t.answered, t.calling = time.Now(), false
 		pause := backoff.Pause()
 		if err == nil {
 			if t.accept(answer) {
@@ -61,12 +70,43 @@ func (t *task) call() error {
 
 var errHeldTooLong = fmt.Errorf("the job waited %s for the model", maxHold)
 
-// stopped reports why no further call may begin, if so.
-func (t *task) stopped(hold context.Context) error {
-	if t.receiving.Err() != nil {
-		return errStopping
+// errWait says that a job goes back to the queue for a while.
+type errWait struct {
+	why   string
+	after time.Duration
+}
+
+func (e errWait) Error() string { return e.why }
+
+// mayCall decides, just before a call, whether it may be made. Otherwise the job has come to its end (nil), or must go back to
+// the queue (an error).
+func (t *task) mayCall(hold context.Context) (bool, error) {
+	switch {
+	case t.receiving.Err() != nil:
+		return false, errStopping
+	case hold.Err() != nil:
+		return false, context.Cause(hold)
+	case !t.job.Deadline.IsZero() && time.Now().After(t.job.Deadline):
+		t.failure = &failure{jobs.ReasonDeadlinePassed, "the deadline " + t.job.Deadline.UTC().Format(time.RFC3339) + " had passed"}
+		return false, nil
+	case t.spent.Calls >= MaxCalls:
+		t.failure = &failure{jobs.ReasonAttemptsExhausted, fmt.Sprintf("%d calls were made for the job, and none came to an end", t.spent.Calls)}
+		return false, nil
 	}
-	return context.Cause(hold)
+	control, err := t.ports.Controls.Control(t.settle, t.job.Submission)
+	switch {
+	case err != nil:
+		return false, err
+	case control == Pause:
+		return false, errWait{"its submission is paused", pausedPause}
+	case control == Cancel:
+		t.failure = &failure{jobs.ReasonCancelled, "its submission was cancelled before the call"}
+		return false, nil
+	}
+	if err := t.ports.Ledger.Confirm(t.settle, t.ticket); err != nil {
+		return false, err
+	}
+	return true, nil
 }
 
 // accept takes a complete answer. It reports whether the job has come to its end with it.

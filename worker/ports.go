@@ -17,17 +17,26 @@ import (
 // Ledger says who may spend money on a job, and remembers how each job ended.
 type Ledger interface {
 	// Claim asks for the right to spend money on a job. Four things might happen:
-	//  1. Granted: nobody else may call the model for the job until the ticket is finished or released.
+	//  1. Granted: nobody else may call the model for the job until the ticket is finished or released, or this worker is
+	//     taken for dead. Abandoned says that the job was taken over from a worker that is taken for dead.
 	//  2. Done: the job has ended; Record says how. It must not be called again.
-	//  3. Busy: another worker holds the job. Come back later.
+	//  3. Busy: a worker that is alive, as far as anybody knows, holds the job. Come back later.
 	//  4. Conflict: the id belongs to a job with another digest.
 	// An error means that the ledger could not be asked; nothing was granted.
 	Claim(ctx context.Context, jobID string, digest jobs.Digest) (Standing, error)
+	// Confirm reports whether the ticket still holds its job, just before money is spent on it: a worker that was frozen may
+	// have been taken for dead meanwhile. It costs nothing while the worker's signs of life arrive. It fails with
+	// [ErrFenced] when the job is lost; after any other error nobody knows, and nothing may be spent.
+	Confirm(ctx context.Context, t Ticket) error
 	// Finish records the job's end. It fails with [ErrFenced] when the ticket no longer holds the job; what the caller has
 	// must then be discarded. After any other error the record may or may not be written.
 	Finish(ctx context.Context, t Ticket, r Record) error
 	// Release gives the job up, keeping what was spent, so that any worker may claim it at once. It fails as Finish does.
 	Release(ctx context.Context, t Ticket, spent Spent) error
+	// Beat gives signs of life for this worker until ctx ends, and then takes it off the list of the living, so that what it
+	// still holds can be taken over at once. Without Beat, what the worker claims can be taken over as soon as others have
+	// watched it for a while.
+	Beat(ctx context.Context)
 }
 
 // State is the answer to a claim.
@@ -46,8 +55,11 @@ type Standing struct {
 	State  State
 	Ticket Ticket // Granted
 	Spent  Spent  // Granted: what earlier claims spent
-	Record Record // Done
-	Holder string // Busy: the worker that holds the job
+	// Abandoned says, for Granted, that a worker that is taken for dead held the job. It may have stored an asset, and it may
+	// have made a call that nobody has counted.
+	Abandoned bool
+	Record    Record // Done
+	Holder    string // Busy: the worker that holds the job
 }
 
 // Ticket is the right to spend money on one job. It is a value; only the ledger that made it reads it.
@@ -169,6 +181,8 @@ type Assets interface {
 	// write wins: when Asset.Existing is true, the image given was discarded and Asset describes the stored one. Store
 	// retries by itself until ctx ends.
 	Store(ctx context.Context, j *jobs.Job, image *Image) (Asset, error)
+	// Find returns the asset that is stored for the job, if there is one, whatever its media type.
+	Find(ctx context.Context, j *jobs.Job) (asset Asset, found bool, err error)
 }
 
 // Asset is an image in Cloud Storage.
@@ -181,6 +195,23 @@ type Asset struct {
 	Width, Height int
 	Existing      bool
 }
+
+// Controls knows what the owners of submissions want.
+type Controls interface {
+	// Control returns what is to become of the submission's jobs that have not been called yet. The answer may be some
+	// seconds old.
+	Control(ctx context.Context, submission string) (Control, error)
+}
+
+// Control is what is to become of a submission's jobs.
+type Control int
+
+// Controls.
+const (
+	Proceed Control = iota // as usual
+	Pause                  // not called for now
+	Cancel                 // not called at all
+)
 
 // Lineage appends rows. Both methods return when the row is durable. An error that wraps [ErrRowRefused] is final; after any other
 // the row may be stored, and appending it again is right.

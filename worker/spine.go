@@ -2,10 +2,12 @@ package worker
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/assetmill/assetmill/internal/retry"
 	"github.com/assetmill/assetmill/jobs"
 	"github.com/assetmill/assetmill/schemas"
 )
@@ -31,6 +33,11 @@ func (t *task) process() jobs.Verdict {
 	}
 	t.ticket, t.spent = standing.Ticket, standing.Spent
 
+	if standing.Abandoned {
+		if err := t.inherit(); err != nil {
+			return t.giveUp(err)
+		}
+	}
 	if err := t.call(); err != nil {
 		return t.giveUp(err)
 	}
@@ -41,6 +48,9 @@ func (t *task) process() jobs.Verdict {
 	if err := t.ports.Ledger.Finish(t.settle, t.ticket, end); err != nil {
 		// Fenced: another worker has the job, and what is here must not be told. Otherwise the record may be written or
 		// not; the next delivery finds out.
+		if errors.Is(err, ErrFenced) {
+			t.tally.change(func(s *Stats) { s.Fenced++ })
+		}
 		return t.retry("the job's end could not be recorded", err, troublePause)
 	}
 	t.tally.ended(jobs.Outcome(end.Generation.GetOutcome()))
@@ -62,11 +72,12 @@ type task struct {
 
 	lane     Lane
 	called   time.Time // when the last call began
+	calling  bool      // whether it is under way
 	answered time.Time // when its answer was complete
 	answer   *Answer   // nil when the job ends without one
 	stored   time.Time
 	asset    Asset
-	failure  *failure // set when the job ends as failed
+	failure  *failure // set when the job ends without an answer that counts
 }
 
 // failure is why a job ends without an answer that counts.
@@ -95,19 +106,47 @@ func (t *task) decode() (jobs.Reason, error) {
 	return "", nil
 }
 
+// inherit takes stock of what a worker that is taken for dead left behind. If it stored an asset, that is the job's, and nothing
+// more is paid. If not, it may have made a call all the same.
+func (t *task) inherit() error {
+	asset, found, err := t.ports.Assets.Find(t.settle, t.job)
+	if err != nil {
+		return err
+	}
+	t.called, t.answered = time.Now(), time.Now()
+	result, reason := resultUnknown, reasonAbandoned
+	if found {
+		result, reason = resultImage, reasonAdopted
+		t.asset, t.stored = asset, time.Now()
+		t.answer = &Answer{Reason: jobs.ReasonImage, Detail: "adopted from a worker that did not come back", Usage: t.job.EstimatedUsage(), UsageMissing: true}
+		t.tally.change(func(s *Stats) { s.Adopted++ })
+	}
+	t.tally.change(func(s *Stats) { s.TakenOver++ })
+	t.spend(t.attempt(result, reason, "the call of a worker that did not come back; nobody knows what it cost"), t.cfg.Catalogue.Estimate(t.job, defaultTier), true)
+	return nil
+}
+
 // store makes the image durable, if there is one. The image's memory is free afterwards.
 func (t *task) store() error {
 	if t.answer == nil || t.answer.Image == nil {
 		return nil
 	}
 	defer t.answer.Image.Blob.Release()
-	asset, err := t.ports.Assets.Store(t.settle, t.job, t.answer.Image)
-	if err != nil {
-		return err
+	for {
+		asset, err := t.ports.Assets.Store(t.settle, t.job, t.answer.Image)
+		if err == nil {
+			t.asset, t.stored = asset, time.Now()
+			break
+		}
+		// The image is paid for. Whatever is wrong with the storage, no other may be bought meanwhile; and as long as this
+		// worker may settle things, somebody may mend it.
+		t.halt(fmt.Errorf("images can't be stored: %w", err))
+		if retry.Sleep(t.settle, troublePause) != nil {
+			return err
+		}
 	}
-	t.asset, t.stored = asset, time.Now()
-	if asset.Existing {
-		t.cfg.Log.Warn("an asset was there already; the new answer is discarded", t.fields(zap.String("asset", asset.URI))...)
+	if t.asset.Existing {
+		t.cfg.Log.Warn("an asset was there already; the new answer is discarded", t.fields(zap.String("asset", t.asset.URI))...)
 	}
 	return nil
 }
@@ -154,10 +193,15 @@ func (t *task) bury(reason jobs.Reason, cause error) jobs.Verdict {
 
 // giveUp releases the claim, so that any worker can go on at once with what was spent so far, and gives the message back.
 func (t *task) giveUp(cause error) jobs.Verdict {
+	after := troublePause
+	var wait errWait
+	if errors.As(cause, &wait) {
+		after = wait.after
+	}
 	if err := t.ports.Ledger.Release(t.settle, t.ticket, t.spent); err != nil {
 		cause = errors.Join(cause, err)
 	}
-	return t.retry("the job is given back", cause, troublePause)
+	return t.retry("the job is given back", cause, after)
 }
 
 func (t *task) retry(what string, cause error, after time.Duration) jobs.Verdict {

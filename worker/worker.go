@@ -28,6 +28,8 @@ const (
 	busyPause = 5 * time.Second
 	// troublePause spaces the deliveries of a job whose ledger, storage or lineage could not be reached.
 	troublePause = 5 * time.Second
+	// pausedPause spaces the deliveries of jobs whose submission is paused. It is how long a resumed job waits at most.
+	pausedPause = 10 * time.Second
 	// settleTime is how long after the last call's end its image may still be stored and recorded before the worker gives up.
 	// A retention of images beyond that would need more time than a container gets between its signals.
 	settleTime = 20 * time.Second
@@ -43,16 +45,19 @@ type Config struct {
 	Grace     time.Duration   // for calls in flight at a stop; 0 stands for DefaultGrace
 	Catalogue *jobs.Catalogue // models and prices
 	Log       *zap.Logger
+	// Hurry, when it is closed, ends the grace of calls in flight at once. It means nothing before the worker is told to stop.
+	Hurry <-chan struct{}
 }
 
 // Ports are the worker's connections to the world.
 type Ports struct {
-	Queue   Queue
-	Ledger  Ledger
-	Model   Model
-	Assets  Assets
-	Lineage Lineage
-	Results Results
+	Queue    Queue
+	Controls Controls
+	Ledger   Ledger
+	Model    Model
+	Assets   Assets
+	Lineage  Lineage
+	Results  Results
 }
 
 // Worker handles jobs until it is stopped.
@@ -85,13 +90,13 @@ func (w *Worker) Run(ctx context.Context) error {
 	settle, cutSettle := context.WithCancelCause(context.WithoutCancel(ctx))
 	r := &run{Worker: w, receiving: receiving, calls: calls, settle: settle, halt: halt}
 
-	var stopper sync.WaitGroup
-	stopper.Go(func() {
+	beating, rest := context.WithCancel(context.WithoutCancel(ctx))
+	var helpers sync.WaitGroup
+	helpers.Go(func() { w.ports.Ledger.Beat(beating) })
+	helpers.Go(func() {
 		<-receiving.Done()
-		// calls ends early, by the deferred cut below, when every handler has returned.
-		if retry.Sleep(calls, w.cfg.Grace) == nil {
-			cutCalls(errStopping)
-		}
+		r.awaitCalls()
+		cutCalls(errStopping)
 		if retry.Sleep(settle, settleTime) == nil {
 			cutSettle(errOvertime)
 		}
@@ -101,7 +106,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	halt(nil)
 	cutCalls(nil)
 	cutSettle(nil)
-	stopper.Wait()
+	rest() // last: as long as anything is held, this worker must be seen to live
+	helpers.Wait()
 
 	switch {
 	case err != nil:
@@ -122,6 +128,17 @@ type run struct {
 	halt      context.CancelCauseFunc // stops the whole run, with the reason
 }
 
+// awaitCalls waits until the calls in flight have had their grace, or nothing is in flight any more.
+func (r *run) awaitCalls() {
+	grace := time.NewTimer(r.cfg.Grace)
+	defer grace.Stop()
+	select {
+	case <-grace.C:
+	case <-r.cfg.Hurry:
+	case <-r.calls.Done():
+	}
+}
+
 // handle is the queue's handler. A panic must not take down thousands of other calls in flight, nor may its message be lost or
 // its claim stay behind.
 func (r *run) handle(_ context.Context, d *jobs.Delivery) (v jobs.Verdict) {
@@ -135,6 +152,10 @@ func (r *run) handle(_ context.Context, d *jobs.Delivery) (v jobs.Verdict) {
 		}
 		r.cfg.Log.Error("panic while handling a message", t.fields(zap.String("panic", fmt.Sprint(p)), zap.Stack("stack"))...)
 		v = jobs.Verdict{Action: jobs.Retry, Detail: "panic", After: troublePause}
+		if t.calling {
+			t.answered = time.Now()
+			t.spend(t.attempt(resultUnknown, reasonPanic, fmt.Sprint(p)), t.cfg.Catalogue.Estimate(t.job, defaultTier), true)
+		}
 		if t.ticket.JobID != "" {
 			v = t.giveUp(fmt.Errorf("panic: %v", p))
 		}

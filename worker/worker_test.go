@@ -21,30 +21,33 @@ import (
 
 // bench is one worker with ports in memory.
 type bench struct {
-	t       *testing.T
-	queue   *workertest.Queue
-	ledger  *workertest.Ledger
-	assets  *workertest.Assets
-	lineage *workertest.Lineage
-	results *workertest.Results
-	model   *workertest.Model
-	budget  *blob.Budget
-	stop    context.CancelFunc
-	ended   chan error
-	down    atomic.Pointer[string] // the operation that fails, if any
+	t        *testing.T
+	queue    *workertest.Queue
+	ledger   *workertest.Ledger
+	controls *workertest.Controls
+	hook     workertest.Hook
+	assets   *workertest.Assets
+	lineage  *workertest.Lineage
+	results  *workertest.Results
+	model    *workertest.Model
+	budget   *blob.Budget
+	stop     context.CancelFunc
+	ended    chan error
+	down     atomic.Pointer[string] // the operation that fails, if any
 
+	hurry      chan struct{}
 	refuseRows atomic.Bool // whether lineage can't store generation rows
 }
 
 const budgetBytes = 1 << 20
 
 // start runs a worker in the current synctest bubble.
-func start(t *testing.T, answer func(b *bench, ctx context.Context, j *jobs.Job, n int) (*worker.Answer, error)) *bench {
+func start(t *testing.T, answer func(b *bench, ctx context.Context, j *jobs.Job, n int) (*worker.Answer, error), hurry ...chan struct{}) *bench {
 	b := &bench{
-		t: t, queue: workertest.NewQueue(), ledger: workertest.NewLedger(), assets: workertest.NewAssets(),
+		t: t, queue: workertest.NewQueue(), ledger: workertest.NewLedger(), controls: &workertest.Controls{}, assets: workertest.NewAssets(),
 		lineage: &workertest.Lineage{}, results: &workertest.Results{}, budget: blob.NewBudget(budgetBytes), ended: make(chan error, 1),
 	}
-	hook := workertest.Hook(func(op, _ string) error {
+	b.hook = workertest.Hook(func(op, _ string) error {
 		if op == "generation" && b.refuseRows.Load() {
 			return fmt.Errorf("append: %w", worker.ErrRowRefused)
 		}
@@ -53,17 +56,22 @@ func start(t *testing.T, answer func(b *bench, ctx context.Context, j *jobs.Job,
 		}
 		return nil
 	})
-	b.ledger.Hook, b.assets.Hook, b.lineage.Hook, b.results.Hook = hook, hook, hook, hook
+	b.controls.Hook, b.assets.Hook, b.lineage.Hook, b.results.Hook = b.hook, b.hook, b.hook, b.hook
 	b.model = &workertest.Model{Answer: func(ctx context.Context, j *jobs.Job, n int) (*worker.Answer, error) { return answer(b, ctx, j, n) }}
+	if len(hurry) > 0 {
+		b.hurry = hurry[0]
+	}
 	b.run()
 	return b
 }
 
-func (b *bench) run() {
+func (b *bench) run() { b.runAs("w1") }
+
+func (b *bench) runAs(id string) {
 	ctx, stop := context.WithCancel(b.t.Context())
 	b.stop = stop
-	w := worker.New(worker.Config{ID: "w1", Version: "test", Catalogue: jobs.DefaultCatalogue(), Log: zap.NewNop()}, worker.Ports{
-		Queue: b.queue, Ledger: b.ledger, Model: b.model, Assets: b.assets, Lineage: b.lineage, Results: b.results,
+	w := worker.New(worker.Config{ID: id, Version: "test", Catalogue: jobs.DefaultCatalogue(), Log: zap.NewNop(), Hurry: b.hurry}, worker.Ports{
+		Queue: b.queue, Controls: b.controls, Ledger: b.ledger.Open(id, b.hook), Model: b.model, Assets: b.assets, Lineage: b.lineage, Results: b.results,
 	})
 	go func() { b.ended <- w.Run(ctx) }()
 }
@@ -197,7 +205,7 @@ func TestFinishedJobIsNeverCalledAgain(t *testing.T) {
 }
 
 func TestTheAckComesLast(t *testing.T) {
-	for _, op := range []string{"claim", "store", "finish", "attempt", "generation", "result"} {
+	for _, op := range []string{"control", "claim", "finish", "attempt", "generation", "result"} {
 		t.Run(op, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := start(t, succeed)
@@ -217,13 +225,172 @@ func TestTheAckComesLast(t *testing.T) {
 					}
 				case len(b.queue.Acked()) != 1:
 					t.Errorf("not acked although %s is possible again", op)
-				case op != "store" && b.model.Calls("patient") != 1:
+				case b.model.Calls("patient") != 1:
 					t.Errorf("called %d times", b.model.Calls("patient"))
 				}
 				b.halt()
 			})
 		})
 	}
+}
+
+func TestNoImageIsBoughtThatCannotBeStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, succeed)
+		down := "store"
+		b.down.Store(&down)
+		b.publish("first", "")
+		time.Sleep(15 * time.Second)
+		b.publish("second", "")
+		time.Sleep(30 * time.Second)
+		b.down.Store(nil) // in time: the image is still there
+		err := <-b.ended
+		if err == nil || !strings.Contains(err.Error(), "can't be stored") {
+			t.Errorf("Run returned %v", err)
+		}
+		if b.model.Calls("first") != 1 || b.model.Calls("second") != 0 || b.row("first").GetOutcome() != "succeeded" {
+			t.Errorf("calls: %d and %d", b.model.Calls("first"), b.model.Calls("second"))
+		}
+	})
+}
+
+// abandon claims a job as a worker that then dies without a word, and lets it be taken for dead.
+func (b *bench) abandon(id string) {
+	dying := b.ledger.Open("dying", func(op, _ string) error {
+		if op == "leave" {
+			return errors.New("killed")
+		}
+		return nil
+	})
+	ctx, kill := context.WithCancel(b.t.Context())
+	go dying.Beat(ctx)
+	if s, err := dying.Claim(ctx, id, digestOf(b.t, `{"id":"`+id+`","prompt":"a red fox"}`)); err != nil || s.State != worker.Granted {
+		b.t.Fatalf("claim: %+v, %v", s, err)
+	}
+	kill()
+}
+
+func TestADeadWorkersJobIsTakenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, succeed)
+		b.abandon("orphan")
+		began := time.Now()
+		b.publish("orphan", "")
+		time.Sleep(10 * time.Second)
+		if b.model.Calls("orphan") != 0 {
+			t.Error("taken over from a worker that may still live")
+		}
+		time.Sleep(time.Minute)
+		b.halt()
+		row := b.row("orphan")
+		if row.GetOutcome() != "succeeded" || row.GetAttempts() != 2 || !row.GetCostIsFallback() {
+			t.Errorf("row: %v", row)
+		}
+		if waited := time.UnixMicro(row.GetCalledAt()).Sub(began); waited > 30*time.Second {
+			t.Errorf("taken over after %s", waited)
+		}
+		if a := b.lineage.Attempts(); len(a) != 2 || a[0].GetResult() != "unknown" || a[0].GetReason() != "abandoned" || a[1].GetResult() != "image" {
+			t.Errorf("attempts: %v", a)
+		}
+	})
+}
+
+func TestADeadWorkersImageIsAdopted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, succeed)
+		b.abandon("stored")
+		m := &schemas.Job{Id: "stored", Prompt: "a red fox"}
+		j, err := jobs.DefaultCatalogue().Parse(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := b.image("left behind")
+		if _, err := b.assets.Store(t.Context(), j, left.Image); err != nil {
+			t.Fatal(err)
+		}
+		left.Image.Blob.Release()
+		b.publish("stored", "")
+		time.Sleep(time.Minute)
+		b.halt()
+		row := b.row("stored")
+		if row.GetOutcome() != "succeeded" || row.GetAssetBytes() != int64(len("left behind")) || b.model.Calls("stored") != 0 || !row.GetCostIsFallback() {
+			t.Errorf("after %d calls: %v", b.model.Calls("stored"), row)
+		}
+	})
+}
+
+// A job that kills every worker that takes it must come to an end.
+func TestAJobThatKillsItsWorkersEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, func(b *bench, ctx context.Context, j *jobs.Job, n int) (*worker.Answer, error) { panic("again") })
+		b.publish("killer", "")
+		for range 2 * worker.MaxCalls {
+			time.Sleep(10 * time.Minute)
+		}
+		b.halt()
+		t.Log(b.model.Calls("killer"), "calls")
+		if row := b.row("killer"); row.GetReason() != "attempts_exhausted" {
+			t.Errorf("ended as %s", row.GetReason())
+		}
+	})
+}
+
+func TestCancelledJobsAreNotCalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, succeed)
+		b.publish("done-before", `,"submission":"s-1"`)
+		time.Sleep(time.Minute)
+		b.controls.Set("s-1", worker.Cancel)
+		b.publish("cancelled", `,"submission":"s-1"`)
+		b.publish("done-before", `,"submission":"s-1"`)
+		b.publish("another", `,"submission":"s-2"`)
+		time.Sleep(time.Minute)
+		b.halt()
+		if row := b.row("cancelled"); row.GetOutcome() != "cancelled" || row.GetAttempts() != 0 || b.model.Calls("cancelled") != 0 {
+			t.Errorf("row: %v", row)
+		}
+		for _, r := range b.lineage.Generations() {
+			if r.GetJobId() != "cancelled" && r.GetOutcome() != "succeeded" {
+				t.Errorf("%s ended as %s", r.GetJobId(), r.GetOutcome())
+			}
+		}
+	})
+}
+
+func TestPausedJobsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, succeed)
+		b.controls.Set("s-1", worker.Pause)
+		b.publish("paused", `,"submission":"s-1"`)
+		time.Sleep(time.Hour)
+		if b.model.Calls("paused") != 0 || len(b.queue.Acked()) != 0 {
+			t.Fatal("a paused job was called or acknowledged")
+		}
+		b.controls.Set("s-1", worker.Proceed)
+		time.Sleep(time.Minute)
+		b.halt()
+		if got := b.row("paused").GetOutcome(); got != "succeeded" {
+			t.Errorf("outcome %s", got)
+		}
+	})
+}
+
+func TestASecondSignalHurries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hurry := make(chan struct{})
+		b := start(t, func(_ *bench, ctx context.Context, _ *jobs.Job, _ int) (*worker.Answer, error) {
+			<-ctx.Done()
+			return nil, &worker.CallError{Kind: worker.Unanswered, Lane: lane, Err: context.Cause(ctx)}
+		}, hurry)
+		b.publish("slow", "")
+		time.Sleep(time.Second)
+		began := time.Now()
+		time.AfterFunc(3*time.Second, func() { close(hurry) })
+		b.halt()
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("the stop took %s", took)
+		}
+	})
 }
 
 func TestErrorsDecideTheJobsFate(t *testing.T) {
@@ -382,7 +549,7 @@ func TestStopCutsOffCallsBeyondTheGrace(t *testing.T) {
 			t.Errorf("the stop took %s, want the grace of %s", took, worker.DefaultGrace)
 		}
 		// The next worker knows of the call that may have been paid.
-		s, err := b.ledger.Claim(t.Context(), "endless", digestOf(t, `{"id":"endless","prompt":"a red fox"}`))
+		s, err := workertest.Alive(t, b.ledger.Open("w2", nil)).Claim(t.Context(), "endless", digestOf(t, `{"id":"endless","prompt":"a red fox"}`))
 		if err != nil || s.State != worker.Granted || s.Spent.Calls != 1 || !s.Spent.Fallback {
 			t.Errorf("claim after the stop: %+v, %v", s, err)
 		}

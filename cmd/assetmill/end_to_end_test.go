@@ -82,7 +82,7 @@ func assetmill(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var out, errs output
-	code = run(ctx, args, streams{strings.NewReader(""), &out, &errs}, os.Getenv)
+	code = run(ctx, args, streams{strings.NewReader(""), &out, &errs}, os.Getenv, nil)
 	return out.String(), errs.String(), code
 }
 
@@ -93,7 +93,7 @@ func startWorker(t *testing.T, args ...string) *output {
 	log := &output{}
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, append([]string{"worker", "--log-level", "debug"}, args...), streams{strings.NewReader(""), io.Discard, log}, os.Getenv)
+		ended <- run(ctx, append([]string{"worker", "--log-level", "debug"}, args...), streams{strings.NewReader(""), io.Discard, log}, os.Getenv, nil)
 	}()
 	t.Cleanup(func() {
 		stop()
@@ -430,6 +430,7 @@ func TestMessagesOfOtherProducers(t *testing.T) {
 			t.Errorf("dead letter with %v, want %s", m.Attributes, reason)
 		}
 	}
+	testDeadLetters(t)
 	for _, r := range got {
 		if r.GetJobId() == "other-1" {
 			data, _ := read(t, storageClient(t), r.GetAssetUri())
@@ -440,6 +441,59 @@ func TestMessagesOfOtherProducers(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "lighthouse") {
 		t.Error("the log holds a prompt")
+	}
+}
+
+// testDeadLetters lists, replays and drops the four messages that were given up, while a worker is running.
+func testDeadLetters(t *testing.T) {
+	t.Helper()
+	list := func(args ...string) []string {
+		out, errs, code := assetmill(t, append([]string{"dead", "list", "--json"}, args...)...)
+		if code != exitOK {
+			t.Fatalf("dead list: exit %d: %s", code, errs)
+		}
+		return strings.Split(strings.TrimSpace(out), "\n")
+	}
+	if all, some := list(), list("--reason", "invalid_job"); len(all) != 4 || len(some) != 2 {
+		t.Errorf("%d dead letters, %d of them invalid jobs", len(all), len(some))
+	}
+	if _, errs, code := assetmill(t, "dead", "drop"); code != exitUsage || !strings.Contains(errs, "--all") {
+		t.Errorf("drop of nothing in particular: exit %d: %s", code, errs)
+	}
+	// What is still wrong comes back, under the same message.
+	if out, errs, code := assetmill(t, "dead", "replay", "--reason", "invalid_message"); code != exitOK || !strings.Contains(out, "Replayed 2") {
+		t.Errorf("replay: exit %d: %s%s", code, out, errs)
+	}
+	if out, _, code := assetmill(t, "dead", "drop", "--reason", "invalid_job"); code != exitOK || !strings.Contains(out, "Dropped 2") {
+		t.Errorf("drop: exit %d: %s", code, out)
+	}
+}
+
+func TestControlOfASubmission(t *testing.T) {
+	file := csvFile(t, "prompt,campaign\na [[latency:1s]],control\nb,control\nc,control\n")
+	out, errs, code := assetmill(t, "submit", file, "--json")
+	if code != exitOK {
+		t.Fatalf("submit: exit %d: %s", code, errs)
+	}
+	var receipt struct{ Submission string }
+	if err := json.Unmarshal([]byte(out), &receipt); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := assetmill(t, "cancel", "s-nothing"); code != exitFailure || !strings.Contains(errs, "no submission") {
+		t.Errorf("cancel of nothing: exit %d: %s", code, errs)
+	}
+	for _, verb := range []string{"pause", "resume", "cancel"} {
+		if _, errs, code := assetmill(t, verb, receipt.Submission); code != exitOK {
+			t.Fatalf("%s: exit %d: %s", verb, code, errs)
+		}
+	}
+	startWorker(t)
+	out, _, code = assetmill(t, "status", receipt.Submission, "--watch", "--json")
+	if st := status(t, out); code != exitFailure || st.Outcomes["cancelled"] != 3 || st.Control != "cancel" {
+		t.Errorf("exit %d: %+v", code, st)
+	}
+	if got := calls(t, "control"); len(got) != 0 {
+		t.Errorf("%d calls for a cancelled submission", len(got))
 	}
 }
 

@@ -26,8 +26,19 @@ const (
 var version = "dev"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}, os.Getenv)
+	ctx, stop := context.WithCancel(context.Background())
+	hurry := make(chan struct{})
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		// The first signal stops in order, the second hurries, and the third finds the system's own handler.
+		<-signals
+		stop()
+		<-signals
+		close(hurry)
+		signal.Stop(signals)
+	}()
+	code := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}, os.Getenv, hurry)
 	stop()
 	os.Exit(code)
 }
@@ -42,7 +53,8 @@ type streams struct {
 // app is what every subcommand shares.
 type app struct {
 	streams
-	env func(string) string
+	env   func(string) string
+	hurry <-chan struct{} // closed by the second signal to stop
 }
 
 // codeError is an error with an exit code of its own.
@@ -58,8 +70,8 @@ func usageError(format string, args ...any) error {
 }
 
 // run executes one command line and returns its exit code.
-func run(ctx context.Context, args []string, std streams, env func(string) string) int {
-	a := &app{streams: std, env: env}
+func run(ctx context.Context, args []string, std streams, env func(string) string, hurry <-chan struct{}) int {
+	a := &app{streams: std, env: env, hurry: hurry}
 	root := &cobra.Command{
 		Use:   "assetmill",
 		Short: "Turn prompts into images by the million on Google Cloud",
@@ -92,7 +104,8 @@ Exit codes: 0 ok, 1 failure, 2 wrong usage or settings, 3 invalid rows.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(a.submitCommand(), a.workerCommand(), a.statusCommand(), a.queryCommand())
+	root.AddCommand(a.submitCommand(), a.workerCommand(), a.statusCommand(), a.queryCommand(), a.deadCommand())
+	root.AddCommand(a.controlCommands()...)
 
 	err := root.ExecuteContext(ctx)
 	if err == nil {

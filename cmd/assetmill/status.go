@@ -14,6 +14,7 @@ import (
 	"github.com/assetmill/assetmill/internal/retry"
 	"github.com/assetmill/assetmill/jobs"
 	"github.com/assetmill/assetmill/schemas"
+	"github.com/assetmill/assetmill/worker"
 	"github.com/assetmill/assetmill/worker/ledger"
 	"github.com/assetmill/assetmill/worker/lineage"
 )
@@ -41,6 +42,7 @@ type Status struct {
 	Published        int64            `json:"published"`    // by the newest run of submit
 	AlreadyDone      int64            `json:"already_done"` // before the newest run of submit
 	Complete         bool             `json:"complete"`     // every job has ended
+	Control          string           `json:"control"`      // proceed, pause or cancel
 }
 
 // ReasonCount is how many jobs ended for one reason.
@@ -54,6 +56,7 @@ type ReasonCount struct {
 // statusReader derives status from the receipt and the rows; there are no counters that could drift.
 type statusReader struct {
 	receipts *ledger.Receipts
+	controls *ledger.Controls
 	rows     *lineage.Lineage
 }
 
@@ -63,15 +66,19 @@ func (r *statusReader) read(ctx context.Context, submission string) (*Status, er
 		return nil, err
 	}
 	if receipt == nil {
-		return nil, fmt.Errorf("there is no submission %s in this project; submit prints the id", submission)
+		return nil, errNoSubmission(submission)
 	}
 	since := time.UnixMicro(receipt.GetFirstSubmittedAt()).Add(-lookBack)
 	counts, err := r.rows.Counts(ctx, lineage.Scope{Submission: submission, Since: since})
 	if err != nil {
 		return nil, err
 	}
+	control, err := r.controls.Ask(ctx, submission)
+	if err != nil {
+		return nil, err
+	}
 	s := &Status{
-		Submission: submission, Jobs: receipt.GetJobs(), EstimatedCostUSD: receipt.GetEstimatedCostUsd(),
+		Submission: submission, Control: ledger.ControlWord(control), Jobs: receipt.GetJobs(), EstimatedCostUSD: receipt.GetEstimatedCostUsd(),
 		RowsRead: receipt.GetRowsRead(), RowsRejected: receipt.GetRowsRejected(),
 		Published: receipt.GetPublished(), AlreadyDone: receipt.GetAlreadyDone(),
 		Outcomes: map[string]int64{}, Reasons: []ReasonCount{},
@@ -138,7 +145,7 @@ func (a *app) status(ctx context.Context, submission string, watch, asJSON bool)
 		return err
 	}
 	c.add(func() error { return closeLineage(rows) })
-	reader := &statusReader{ledger.NewReceipts(storageClient, s.workBucket), rows}
+	reader := &statusReader{ledger.NewReceipts(storageClient, s.workBucket), ledger.NewControls(storageClient, s.workBucket), rows}
 	if watch {
 		return a.watch(ctx, reader, submission, asJSON)
 	}
@@ -187,6 +194,9 @@ func (a *app) printStatus(st *Status, asJSON bool) error {
 		return a.printJSON(st)
 	}
 	fmt.Fprintf(a.out, "Submission %s: %d of %d jobs ended, %d pending.\n", st.Submission, st.Ended, st.Jobs, st.Pending)
+	if st.Control != ledger.ControlWord(worker.Proceed) && !st.Complete {
+		fmt.Fprintf(a.out, "Its control is %s; assetmill resume %s lets it go on.\n", st.Control, st.Submission)
+	}
 	table := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "outcome\treason\tjobs\tcost USD\t")
 	for _, r := range st.Reasons {

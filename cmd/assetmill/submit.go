@@ -231,7 +231,7 @@ func (a *app) connectSubmit(ctx context.Context) (_ *submitConnections, err erro
 		ports: submit.Ports{
 			Publisher: q, Lineage: doneRows{rows}, Receipts: receipts, References: assets.New(storageClient, s.bucket),
 		},
-		queue: q, lineage: rows, status: &statusReader{receipts, rows}, close: c.close,
+		queue: q, lineage: rows, status: &statusReader{receipts, ledger.NewControls(storageClient, s.workBucket), rows}, close: c.close,
 	}, nil
 }
 

@@ -57,7 +57,7 @@ func (a *app) workerCommand() *cobra.Command {
 		Long: `Work on jobs until stopped: take them from the queue, have the model make their images, store these, and record lineage.
 
 SIGTERM or Ctrl-C stops in order: no further job is begun, calls in flight have --grace to end, what they made is stored and
-recorded. Give the process that long plus half a minute before killing it. Logs go to standard error, as JSON unless that is
+recorded. A second signal ends the grace at once. Give the process the grace plus half a minute before killing it. Logs go to standard error, as JSON unless that is
 a terminal.`,
 		Example: `  assetmill worker --concurrency 200
   assetmill worker --log-level debug`,
@@ -111,8 +111,8 @@ func (a *app) runWorker(ctx context.Context, f *workerFlags, s *settings, log *z
 	if err := e.check(ctx, catalogue.DefaultModel()); err != nil {
 		return fmt.Errorf("cannot start: %w", err)
 	}
-	w := worker.New(worker.Config{ID: id, Version: version, Grace: f.grace, Catalogue: catalogue, Log: log}, worker.Ports{
-		Queue: e.queue, Ledger: e.ledger, Model: e.model, Assets: e.assets, Lineage: e.lineage, Results: e.queue,
+	w := worker.New(worker.Config{ID: id, Version: version, Grace: f.grace, Catalogue: catalogue, Log: log, Hurry: a.hurry}, worker.Ports{
+		Queue: e.queue, Controls: e.controls, Ledger: e.ledger, Model: e.model, Assets: e.assets, Lineage: e.lineage, Results: e.queue,
 	})
 	log.Info("working", zap.Int("concurrency", f.concurrency), zap.String("project", s.project), zap.String("version", version))
 	return runWithStats(ctx, w, log)
@@ -121,11 +121,12 @@ func (a *app) runWorker(ctx context.Context, f *workerFlags, s *settings, log *z
 // engine is the worker's connections to Google Cloud, or to its stand-ins.
 type engine struct {
 	closer
-	queue   *queue.Queue
-	ledger  *ledger.Ledger
-	model   *vertex.Online
-	assets  *assets.Store
-	lineage *lineage.Lineage
+	queue    *queue.Queue
+	controls *ledger.Controls
+	ledger   *ledger.Ledger
+	model    *vertex.Online
+	assets   *assets.Store
+	lineage  *lineage.Lineage
 }
 
 // openEngine is the one place where a worker is composed.
@@ -162,6 +163,7 @@ func openEngine(ctx context.Context, f *workerFlags, s *settings, id string, log
 		Mode: jobs.Online, MaxMessages: f.concurrency, Streams: f.streams, Log: log,
 	})
 	e.add(func() error { e.queue.Close(); return nil })
+	e.controls = ledger.NewControls(storageClient, s.workBucket)
 	e.ledger = ledger.New(storageClient, s.workBucket, id)
 	e.assets = assets.New(storageClient, s.bucket)
 	return e, nil
@@ -210,7 +212,8 @@ func runWithStats(ctx context.Context, w *worker.Worker, log *zap.Logger) error 
 func logStats(log *zap.Logger, message string, s worker.Stats) {
 	log.Info(message, zap.Int("in_flight", s.InFlight),
 		zap.Int("succeeded", s.Outcomes[jobs.Succeeded]), zap.Int("refused", s.Outcomes[jobs.Refused]), zap.Int("failed", s.Outcomes[jobs.Failed]),
-		zap.Int("repeated", s.Repeated), zap.Int("given_back", s.Retried), zap.Int("throttled", s.Throttled))
+		zap.Int("repeated", s.Repeated), zap.Int("given_back", s.Retried), zap.Int("throttled", s.Throttled),
+		zap.Int("taken_over", s.TakenOver), zap.Int("adopted", s.Adopted), zap.Int("fenced", s.Fenced))
 }
 
 // workerID is unique among all workers, also after a restart on the same host.

@@ -12,8 +12,10 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"cloud.google.com/go/storage"
+	"google.golang.org/api/iterator"
 
 	"github.com/assetmill/assetmill/internal/gcs"
 	"github.com/assetmill/assetmill/internal/retry"
@@ -63,11 +65,14 @@ func (s *Store) Check(ctx context.Context) error {
 // endings maps media types to the endings of object names.
 var endings = map[string]string{"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 
+// unknownEnding is the ending of an image whose type the model did not name rightly.
+const unknownEnding = ".bin"
+
 // objectName returns where a job's image of a media type is stored.
 func objectName(j *jobs.Job, mimeType string) string {
 	ending, ok := endings[mimeType]
 	if !ok {
-		ending = ".bin"
+		ending = unknownEnding
 	}
 	return j.Retention + "/" + j.Campaign + "/" + j.ID + ending
 }
@@ -138,6 +143,25 @@ func (s *Store) existing(ctx context.Context, object *storage.ObjectHandle, imag
 	asset := s.asset(attrs)
 	asset.Existing = attrs.CRC32C != image.Blob.CRC32C() || attrs.Size != image.Blob.Len()
 	return asset, nil
+}
+
+// Find implements worker.Assets.
+func (s *Store) Find(ctx context.Context, j *jobs.Job) (asset worker.Asset, found bool, err error) {
+	prefix := strings.TrimSuffix(objectName(j, ""), unknownEnding) + "."
+	err = retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
+		attrs, err := s.bucket.Objects(ctx, &storage.Query{Prefix: prefix}).Next()
+		if errors.Is(err, iterator.Done) {
+			return nil
+		}
+		if err == nil {
+			asset, found = s.asset(attrs), true
+		}
+		return err
+	})
+	if err != nil {
+		return worker.Asset{}, false, fmt.Errorf("look for gs://%s/%s: %w", s.name, prefix, err)
+	}
+	return asset, found, nil
 }
 
 func (s *Store) asset(attrs *storage.ObjectAttrs) worker.Asset {

@@ -1,17 +1,29 @@
 // Package ledger records in Cloud Storage who may spend money on a job and how each job ended: one small object per job,
 // changed only with generation preconditions.
 //
-//	          create, if absent                 compare-and-swap
-//	(nothing) ------------------> claimed ---------------------------> done
-//	                               |    ^                               (final)
-//	              compare-and-swap v    | compare-and-swap
-//	                              released
+//	           create, if absent                compare-and-swap
+//	(nothing) -------------------> claimed --------------------------> done
+//	                               |  ^  |^                            (final)
+//	              compare-and-swap |  |  ||  compare-and-swap by another worker,
+//	                               v  |  +|  when the holder is taken for dead
+//	                             released
 //
 // A claim carries a nonce, so that a writer that lost the answer to its own write can tell its own claim from another's. A
 // writer whose swap fails has been fenced: what it has must be discarded.
 //
-// Objects are never deleted by this package. A lifecycle rule may delete them once no message of the job can come any
-// more, which is after the longest retention of the topic.
+// # Life and death
+//
+// Each worker gives signs of life (beat.go). Whoever finds a claim of a worker that is taken for dead takes the claim over.
+// Being taken for dead is not being dead: a worker that was frozen, or cut off from Cloud Storage, may come back. What protects
+// the job then is the swap: the late worker's Finish fails, its asset finds the name taken or is found there by the new holder,
+// and only one row is ever recorded as the job's end. What is lost is at most the price of the calls that the worker had in flight
+// when it froze, since before each further call it confirms that it still holds the job.
+//
+// Clocks may be minutes apart. Spans are measured by each worker's own monotonic clock, and the only times that one worker
+// writes and another reads are for people.
+//
+// Objects of jobs are never deleted by this package. A lifecycle rule may delete them once no message of the job can come any
+// more, which is after the longest retention of the topic; and the objects under workers/ after a day.
 package ledger
 
 import (
@@ -45,6 +57,8 @@ type Ledger struct {
 	bucket *storage.BucketHandle
 	name   string
 	worker string
+	pulse  pulse
+	peers  peers
 }
 
 // New returns the ledger in a bucket, for the worker of that id. The client's own retries are switched off for the ledger's
@@ -54,6 +68,7 @@ func New(client *storage.Client, bucket, workerID string) *Ledger {
 		bucket: client.Bucket(bucket).Retryer(storage.WithPolicy(storage.RetryNever)),
 		name:   bucket,
 		worker: workerID,
+		pulse:  pulse{first: make(chan struct{})},
 	}
 }
 
@@ -70,6 +85,11 @@ func objectName(jobID string) string {
 
 // Claim implements worker.Ledger.
 func (l *Ledger) Claim(ctx context.Context, jobID string, digest jobs.Digest) (worker.Standing, error) {
+	select {
+	case <-l.pulse.first: // a claim before the first sign of life would be anybody's
+	case <-ctx.Done():
+		return worker.Standing{}, fmt.Errorf("claim %s: %w", jobID, context.Cause(ctx))
+	}
 	mine := &record{State: claimed, Worker: l.worker, Nonce: rand.Text(), Digest: digest.String(), At: time.Now().UTC()}
 	var standing worker.Standing
 	err := retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
@@ -108,12 +128,19 @@ func (l *Ledger) claim(ctx context.Context, jobID string, digest jobs.Digest, mi
 		spent, err := found.spent()
 		return granted(jobID, digest, generation, spent), err
 	case found.State == claimed:
-		return worker.Standing{State: worker.Busy, Holder: found.Worker}, nil
+		gone, err := l.gone(ctx, found.Worker)
+		if err != nil {
+			return worker.Standing{}, err
+		}
+		if !gone {
+			return worker.Standing{State: worker.Busy, Holder: found.Worker}, nil
+		}
 	}
 	return l.reclaim(ctx, jobID, digest, mine, found, generation)
 }
 
-// reclaim swaps a released record for a claim that carries on with what was spent.
+// reclaim swaps a released record, or the claim of a worker that is taken for dead, for a claim that carries on with what was
+// spent.
 func (l *Ledger) reclaim(ctx context.Context, jobID string, digest jobs.Digest, mine, found *record, generation int64) (worker.Standing, error) {
 	spent, err := found.spent()
 	if err != nil {
@@ -128,7 +155,9 @@ func (l *Ledger) reclaim(ctx context.Context, jobID string, digest jobs.Digest, 
 	case err != nil:
 		return worker.Standing{}, err
 	}
-	return granted(jobID, digest, generation, spent), nil
+	standing := granted(jobID, digest, generation, spent)
+	standing.Abandoned = found.State == claimed
+	return standing, nil
 }
 
 func granted(jobID string, digest jobs.Digest, generation int64, spent worker.Spent) worker.Standing {
@@ -137,6 +166,24 @@ func granted(jobID string, digest jobs.Digest, generation int64, spent worker.Sp
 		Ticket: worker.Ticket{JobID: jobID, Digest: digest, Generation: generation},
 		Spent:  spent,
 	}
+}
+
+// Confirm implements worker.Ledger.
+func (l *Ledger) Confirm(ctx context.Context, t worker.Ticket) error {
+	if l.pulse.fresh() {
+		return nil
+	}
+	err := retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
+		attrs, err := l.bucket.Object(objectName(t.JobID)).Attrs(ctx)
+		if err == nil && attrs.Generation != t.Generation {
+			return worker.ErrFenced
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("confirm %s: %w", t.JobID, err)
+	}
+	return nil
 }
 
 // Finish implements worker.Ledger.

@@ -2,7 +2,6 @@ package workertest
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"sync"
 
@@ -21,94 +20,6 @@ func (h Hook) ask(op, jobID string) error {
 		return nil
 	}
 	return h(op, jobID)
-}
-
-// Ledger is a worker.Ledger in memory, shared by any number of workers.
-type Ledger struct {
-	Hook Hook
-
-	mu         sync.Mutex
-	generation int64
-	jobs       map[string]*entry
-}
-
-type entry struct {
-	generation int64
-	state      worker.State // Granted: claimed; Done; 0: released
-	digest     jobs.Digest
-	spent      worker.Spent
-	record     worker.Record
-}
-
-// NewLedger returns an empty ledger.
-func NewLedger() *Ledger { return &Ledger{jobs: map[string]*entry{}} }
-
-// Claim implements worker.Ledger.
-func (l *Ledger) Claim(ctx context.Context, jobID string, digest jobs.Digest) (worker.Standing, error) {
-	if err := l.Hook.ask("claim", jobID); err != nil {
-		return worker.Standing{}, err
-	}
-	if ctx.Err() != nil {
-		return worker.Standing{}, context.Cause(ctx)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := l.jobs[jobID]
-	switch {
-	case e == nil:
-		e = &entry{digest: digest}
-		l.jobs[jobID] = e
-	case e.digest != digest:
-		return worker.Standing{State: worker.Conflict}, nil
-	case e.state == worker.Done:
-		return worker.Standing{State: worker.Done, Record: clone(e.record)}, nil
-	case e.state == worker.Granted:
-		return worker.Standing{State: worker.Busy, Holder: "another worker"}, nil
-	}
-	l.generation++
-	e.state, e.generation = worker.Granted, l.generation
-	return worker.Standing{
-		State:  worker.Granted,
-		Ticket: worker.Ticket{JobID: jobID, Digest: digest, Generation: e.generation},
-		Spent:  e.spent,
-	}, nil
-}
-
-// Finish implements worker.Ledger.
-func (l *Ledger) Finish(ctx context.Context, t worker.Ticket, r worker.Record) error {
-	return l.swap(ctx, "finish", t, func(e *entry) { e.state, e.record = worker.Done, clone(r) })
-}
-
-// Release implements worker.Ledger.
-func (l *Ledger) Release(ctx context.Context, t worker.Ticket, spent worker.Spent) error {
-	return l.swap(ctx, "release", t, func(e *entry) { e.state, e.spent = 0, spent })
-}
-
-func (l *Ledger) swap(ctx context.Context, op string, t worker.Ticket, change func(*entry)) error {
-	if err := l.Hook.ask(op, t.JobID); err != nil {
-		return err
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := l.jobs[t.JobID]
-	if e == nil || e.generation != t.Generation {
-		return fmt.Errorf("%s %s: %w", op, t.JobID, worker.ErrFenced)
-	}
-	l.generation++
-	e.generation = l.generation
-	change(e)
-	return nil
-}
-
-func clone(r worker.Record) worker.Record {
-	c := worker.Record{Generation: proto.CloneOf(r.Generation)}
-	for _, a := range r.Attempts {
-		c.Attempts = append(c.Attempts, proto.CloneOf(a))
-	}
-	return c
 }
 
 // Assets is a bucket in memory.
@@ -142,7 +53,7 @@ func (a *Assets) Store(ctx context.Context, j *jobs.Job, image *worker.Image) (w
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	name := j.Retention + "/" + j.Campaign + "/" + j.ID
+	name := objectName(j)
 	if o, ok := a.objects[name]; ok {
 		o.Existing = o.CRC32C != image.Blob.CRC32C()
 		return o.Asset, nil
@@ -155,6 +66,22 @@ func (a *Assets) Store(ctx context.Context, j *jobs.Job, image *worker.Image) (w
 	return o.Asset, nil
 }
 
+// Find implements worker.Assets.
+func (a *Assets) Find(ctx context.Context, j *jobs.Job) (worker.Asset, bool, error) {
+	if err := a.Hook.ask("find", j.ID); err != nil {
+		return worker.Asset{}, false, err
+	}
+	if ctx.Err() != nil {
+		return worker.Asset{}, false, context.Cause(ctx)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	o, found := a.objects[objectName(j)]
+	return o.Asset, found, nil
+}
+
+func objectName(j *jobs.Job) string { return j.Retention + "/" + j.Campaign + "/" + j.ID }
+
 // Objects returns what is stored, by name.
 func (a *Assets) Objects() map[string]Object {
 	a.mu.Lock()
@@ -164,6 +91,34 @@ func (a *Assets) Objects() map[string]Object {
 		all[k] = v
 	}
 	return all
+}
+
+// Controls is the owners' wishes in memory.
+type Controls struct {
+	Hook Hook
+
+	mu     sync.Mutex
+	wishes map[string]worker.Control
+}
+
+// Set changes what is to become of a submission's jobs.
+func (c *Controls) Set(submission string, wish worker.Control) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.wishes == nil {
+		c.wishes = map[string]worker.Control{}
+	}
+	c.wishes[submission] = wish
+}
+
+// Control implements worker.Controls.
+func (c *Controls) Control(_ context.Context, submission string) (worker.Control, error) {
+	if err := c.Hook.ask("control", submission); err != nil {
+		return worker.Proceed, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.wishes[submission], nil
 }
 
 // Lineage is the tables in memory. Rows are kept as often as they are appended.

@@ -18,7 +18,7 @@ import (
 )
 
 // LedgerSuite holds a ledger to its contract. The ports in memory and the real ones pass the same suite, so that the ones in
-// memory can't drift. open returns the ledger as a worker of that name sees it; all of them share their records.
+// memory can't drift. open returns the ledger as a living worker of that name sees it; all of them share their records.
 func LedgerSuite(t *testing.T, open func(t *testing.T, workerID string) worker.Ledger) {
 	digest := jobs.Digest{1}
 	record := worker.Record{
@@ -94,6 +94,21 @@ func LedgerSuite(t *testing.T, open func(t *testing.T, workerID string) worker.L
 		}
 		if diff := cmp.Diff(spent, again.Spent, protocmp.Transform()); diff != "" {
 			t.Errorf("spent (-want +got):\n%s", diff)
+		}
+	})
+	t.Run("a worker that has left holds nothing any more", func(t *testing.T) {
+		var left worker.Standing
+		t.Run("", func(t *testing.T) { left = claim(t, open(t, "leaver"), "left", digest) }) // its Beat ends with this test
+		l := open(t, "w2")
+		now := claim(t, l, "left", digest)
+		if now.State != worker.Granted || !now.Abandoned {
+			t.Fatalf("%+v, want a grant of an abandoned job", now)
+		}
+		if err := open(t, "leaver").Finish(t.Context(), left.Ticket, record); !errors.Is(err, worker.ErrFenced) {
+			t.Errorf("Finish by the worker that had left: %v, want ErrFenced", err)
+		}
+		if err := l.Confirm(t.Context(), now.Ticket); err != nil {
+			t.Errorf("Confirm by the new holder: %v", err)
 		}
 	})
 	t.Run("an old ticket is fenced", func(t *testing.T) {
@@ -173,6 +188,17 @@ func AssetsSuite(t *testing.T, open func(t *testing.T) worker.Assets) {
 		again := store(t, a, j, image(t, "same"))
 		if again.Existing || again.Generation != first.Generation {
 			t.Errorf("first %+v, then %+v", first, again)
+		}
+	})
+	t.Run("what is stored is found", func(t *testing.T) {
+		a, j := open(t), job(t, "lost", "a red fox")
+		if _, found, err := a.Find(t.Context(), j); found || err != nil {
+			t.Errorf("before: %v, %v", found, err)
+		}
+		stored := store(t, a, j, image(t, "image"))
+		store(t, a, job(t, "lost-2", "a red fox"), image(t, "another's"))
+		if got, found, err := a.Find(t.Context(), j); !found || err != nil || got != stored {
+			t.Errorf("%+v, %v, %v; want %+v", got, found, err, stored)
 		}
 	})
 	t.Run("any prompt fits the metadata", func(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 
 func TestLedgerInMemory(t *testing.T) {
 	shared := workertest.NewLedger()
-	workertest.LedgerSuite(t, func(*testing.T, string) worker.Ledger { return shared })
+	workertest.LedgerSuite(t, func(t *testing.T, id string) worker.Ledger { return workertest.Alive(t, shared.Open(id, nil)) })
 }
 
 func TestAssetsInMemory(t *testing.T) {

@@ -1,0 +1,176 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"cloud.google.com/go/storage"
+	"google.golang.org/api/iterator"
+
+	"github.com/assetmill/assetmill/internal/gcs"
+	"github.com/assetmill/assetmill/internal/retry"
+)
+
+// A worker's sign of life is a new generation of its object `workers/<id>`. Others take it for dead when they have watched that
+// object for deadAfter, without a gap, and seen no new generation. So nobody compares clocks: each measures a span by its own,
+// and it does not matter how far apart they are.
+const (
+	// beatEvery is far above Cloud Storage's limit of one write a second to an object, and costs nine cents a day and worker.
+	beatEvery = 5 * time.Second
+	// deadAfter is four missed beats. A starved CPU delays a beat by seconds; what a killed worker held waits this long.
+	deadAfter = 20 * time.Second
+	// watchGap is the longest pause between two looks at the others that still counts as watching. After an outage of Cloud
+	// Storage, everybody's object is old and nobody is dead: watching begins anew.
+	watchGap = 12 * time.Second
+	// freshFor is how long after a beat this worker can be sure that nobody takes it for dead: deadAfter, less the time from
+	// that certainty to the first byte of a paid call.
+	freshFor = deadAfter / 2
+	// goneTime bounds the last operation of a worker, taking itself off the list.
+	goneTime = 5 * time.Second
+
+	workersPrefix = "workers/"
+)
+
+// pulse is this worker's own signs of life.
+type pulse struct {
+	mu    sync.Mutex
+	last  time.Time     // when the last beat that was written began; zero: none yet
+	first chan struct{} // closed after the first beat
+}
+
+// fresh reports whether others can't have taken this worker for dead.
+func (p *pulse) fresh() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.last.IsZero() && time.Since(p.last) < freshFor
+}
+
+func (p *pulse) beaten(began time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.last.IsZero() {
+		close(p.first)
+	}
+	p.last = began
+}
+
+// peers is what this worker has seen of the others.
+type peers struct {
+	mu     sync.Mutex
+	looked time.Time // at the last look that succeeded
+	seen   map[string]sighting
+}
+
+// sighting is the generation of a worker's object, and since when it has been watched without a change or a gap.
+type sighting struct {
+	generation int64
+	since      time.Time
+}
+
+// look takes in what a look at all workers' objects found. began is when the look began: what it found was true then or later.
+func (p *peers) look(began time.Time, found map[string]int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	gap := began.Sub(p.looked) > watchGap
+	seen := make(map[string]sighting, len(found))
+	for id, generation := range found {
+		s, known := p.seen[id]
+		if !known || gap || s.generation != generation {
+			s = sighting{generation, began}
+		}
+		seen[id] = s
+	}
+	p.seen, p.looked = seen, began
+}
+
+// dead reports whether a worker has been watched long enough without a sign of life.
+func (p *peers) dead(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s, known := p.seen[id]
+	return known && p.looked.Sub(s.since) >= deadAfter
+}
+
+// Beat implements worker.Ledger.
+func (l *Ledger) Beat(ctx context.Context) {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for {
+		l.beat(ctx)
+		l.lookAround(ctx)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			l.leave(context.WithoutCancel(ctx))
+			return
+		}
+	}
+}
+
+// beat gives one sign of life. One that fails is not repeated before the next is due.
+func (l *Ledger) beat(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, beatEvery)
+	defer cancel()
+	began := time.Now()
+	w := l.bucket.Object(workersPrefix + l.worker).NewWriter(ctx)
+	w.ContentType = "text/plain"
+	w.ChunkSize = 0
+	_, err := w.Write(strconv.AppendInt(nil, began.Unix(), 10)) // for people; nobody reads it
+	if err = errors.Join(err, w.Close()); err == nil {
+		l.pulse.beaten(began)
+	}
+}
+
+// lookAround looks at all workers' objects. A look that fails leaves a gap.
+func (l *Ledger) lookAround(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, beatEvery)
+	defer cancel()
+	began := time.Now()
+	query := &storage.Query{Prefix: workersPrefix}
+	if err := query.SetAttrSelection([]string{"Name", "Generation"}); err != nil {
+		panic(fmt.Sprintf("ledger: %v", err)) // the names are constants
+	}
+	found := map[string]int64{}
+	for it := l.bucket.Objects(ctx, query); ; {
+		attrs, err := it.Next()
+		if errors.Is(err, iterator.Done) {
+			l.peers.look(began, found)
+			return
+		}
+		if err != nil {
+			return
+		}
+		found[attrs.Name[len(workersPrefix):]] = attrs.Generation
+	}
+}
+
+// leave takes this worker off the list of the living.
+func (l *Ledger) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, goneTime)
+	defer cancel()
+	// If it fails, the others find out by watching.
+	_ = retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
+		return l.bucket.Object(workersPrefix + l.worker).Delete(ctx)
+	})
+}
+
+// gone reports whether a worker that holds a claim is taken for dead.
+func (l *Ledger) gone(ctx context.Context, id string) (bool, error) {
+	if id == l.worker {
+		return false, nil
+	}
+	if l.peers.dead(id) {
+		return true, nil
+	}
+	// A worker gives its first sign of life before its first claim and leaves after its last. So one that holds a claim and has
+	// no object has left, or is long dead and was swept away. Only a look after the claim was read can tell.
+	_, err := l.bucket.Object(workersPrefix + id).Attrs(ctx)
+	if gcs.NotFound(err) {
+		return true, nil
+	}
+	return false, err
+}

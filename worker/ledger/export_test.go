@@ -1,0 +1,35 @@
+package ledger
+
+import "time"
+
+// AgeOf returns how old the remembered answer is, 0 for none.
+func AgeOf(c *Controls, submission string) time.Duration {
+	a, ok := c.known.Get(submission)
+	if !ok {
+		return 0
+	}
+	return time.Since(a.at)
+}
+
+// Backdate makes the remembered answer older.
+func Backdate(c *Controls, submission string, by time.Duration) {
+	a, _ := c.known.Get(submission)
+	a.at = a.at.Add(-by)
+	c.known.Add(submission, a)
+}
+
+// Look is what one look at the others found of a worker: at which second, and which generation.
+type Look struct {
+	At         int
+	Generation int64
+}
+
+// TakenForDead reports whether a worker is taken for dead after those looks.
+func TakenForDead(looks []Look) bool {
+	var p peers
+	start := time.Now()
+	for _, l := range looks {
+		p.look(start.Add(time.Duration(l.At)*time.Second), map[string]int64{"w": l.Generation})
+	}
+	return p.dead("w")
+}

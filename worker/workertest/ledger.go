@@ -1,0 +1,186 @@
+package workertest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/assetmill/assetmill/jobs"
+	"github.com/assetmill/assetmill/worker"
+)
+
+// Times of the ledger in memory, as the real one has them.
+const (
+	BeatEvery = 5 * time.Second
+	DeadAfter = 20 * time.Second
+)
+
+// Ledger is the bucket of a ledger in memory, shared by any number of workers, each of which opens it under its own name.
+type Ledger struct {
+	mu         sync.Mutex
+	generation int64
+	jobs       map[string]*entry
+	beats      map[string]time.Time // of the living; a worker that has left has none
+}
+
+type entry struct {
+	generation int64
+	state      worker.State // Granted: claimed; Done; 0: released
+	holder     string
+	digest     jobs.Digest
+	spent      worker.Spent
+	record     worker.Record
+}
+
+// NewLedger returns an empty ledger.
+func NewLedger() *Ledger { return &Ledger{jobs: map[string]*entry{}, beats: map[string]time.Time{}} }
+
+// Open returns the ledger as a worker sees it. Operations fail when hook does; the operations are beat, claim, confirm, finish,
+// release and leave.
+func (l *Ledger) Open(workerID string, hook Hook) *OpenLedger {
+	return &OpenLedger{shared: l, worker: workerID, hook: hook, first: make(chan struct{})}
+}
+
+// OpenLedger implements worker.Ledger. It is safe for concurrent use.
+type OpenLedger struct {
+	shared *Ledger
+	worker string
+	hook   Hook
+
+	first chan struct{} // closed after the first beat
+
+	mu   sync.Mutex
+	last time.Time // when the last beat succeeded
+}
+
+// begin asks the hook and takes the lock of the shared state; a nil error means that the caller must unlock it.
+func (l *OpenLedger) begin(ctx context.Context, op, jobID string) error {
+	if err := l.hook.ask(op, jobID); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	l.shared.mu.Lock()
+	return nil
+}
+
+// Beat implements worker.Ledger.
+func (l *OpenLedger) Beat(ctx context.Context) {
+	tick := time.NewTicker(BeatEvery)
+	defer tick.Stop()
+	for {
+		if l.begin(ctx, "beat", "") == nil {
+			l.shared.beats[l.worker] = time.Now()
+			l.shared.mu.Unlock()
+			l.mu.Lock()
+			if l.last.IsZero() {
+				close(l.first)
+			}
+			l.last = time.Now()
+			l.mu.Unlock()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			if l.begin(context.WithoutCancel(ctx), "leave", "") == nil {
+				delete(l.shared.beats, l.worker)
+				l.shared.mu.Unlock()
+			}
+			return
+		}
+	}
+}
+
+// dead reports whether a worker has left or has given no sign of life for long. The caller holds the lock.
+func (l *Ledger) dead(workerID string) bool {
+	last, known := l.beats[workerID]
+	return !known || time.Since(last) >= DeadAfter
+}
+
+// Claim implements worker.Ledger.
+func (l *OpenLedger) Claim(ctx context.Context, jobID string, digest jobs.Digest) (worker.Standing, error) {
+	select {
+	case <-l.first:
+	case <-ctx.Done():
+		return worker.Standing{}, context.Cause(ctx)
+	}
+	if err := l.begin(ctx, "claim", jobID); err != nil {
+		return worker.Standing{}, err
+	}
+	defer l.shared.mu.Unlock()
+	e := l.shared.jobs[jobID]
+	abandoned := false
+	switch {
+	case e == nil:
+		e = &entry{digest: digest}
+		l.shared.jobs[jobID] = e
+	case e.digest != digest:
+		return worker.Standing{State: worker.Conflict}, nil
+	case e.state == worker.Done:
+		return worker.Standing{State: worker.Done, Record: clone(e.record)}, nil
+	case e.state == worker.Granted:
+		if e.holder == l.worker || !l.shared.dead(e.holder) {
+			return worker.Standing{State: worker.Busy, Holder: e.holder}, nil
+		}
+		abandoned = true
+	}
+	l.shared.generation++
+	e.state, e.holder, e.generation = worker.Granted, l.worker, l.shared.generation
+	return worker.Standing{
+		State:     worker.Granted,
+		Ticket:    worker.Ticket{JobID: jobID, Digest: digest, Generation: e.generation},
+		Spent:     e.spent,
+		Abandoned: abandoned,
+	}, nil
+}
+
+// Confirm implements worker.Ledger.
+func (l *OpenLedger) Confirm(ctx context.Context, t worker.Ticket) error {
+	l.mu.Lock()
+	fresh := !l.last.IsZero() && time.Since(l.last) < DeadAfter/2
+	l.mu.Unlock()
+	if fresh {
+		return nil
+	}
+	return l.swap(ctx, "confirm", t, nil)
+}
+
+// Finish implements worker.Ledger.
+func (l *OpenLedger) Finish(ctx context.Context, t worker.Ticket, r worker.Record) error {
+	return l.swap(ctx, "finish", t, func(e *entry) { e.state, e.record = worker.Done, clone(r) })
+}
+
+// Release implements worker.Ledger.
+func (l *OpenLedger) Release(ctx context.Context, t worker.Ticket, spent worker.Spent) error {
+	return l.swap(ctx, "release", t, func(e *entry) { e.state, e.spent = 0, spent })
+}
+
+// swap changes the ticket's record, or only looks whether it could when change is nil.
+func (l *OpenLedger) swap(ctx context.Context, op string, t worker.Ticket, change func(*entry)) error {
+	if err := l.begin(ctx, op, t.JobID); err != nil {
+		return err
+	}
+	defer l.shared.mu.Unlock()
+	e := l.shared.jobs[t.JobID]
+	if e == nil || e.generation != t.Generation {
+		return fmt.Errorf("%s %s: %w", op, t.JobID, worker.ErrFenced)
+	}
+	if change != nil {
+		l.shared.generation++
+		e.generation = l.shared.generation
+		change(e)
+	}
+	return nil
+}
+
+func clone(r worker.Record) worker.Record {
+	c := worker.Record{Generation: proto.CloneOf(r.Generation)}
+	for _, a := range r.Attempts {
+		c.Attempts = append(c.Attempts, proto.CloneOf(a))
+	}
+	return c
+}

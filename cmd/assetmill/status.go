@@ -22,7 +22,7 @@ import (
 // Pauses between looks at a submission's rows. Each is a query, so they grow.
 const (
 	firstLook = 500 * time.Millisecond
-	lastLook  = 10 * time.Second
+	lastLook  = 5 * time.Second
 	// lookBack is how far the clocks of submitters and workers may be apart.
 	lookBack = time.Hour
 )

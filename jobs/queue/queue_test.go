@@ -14,7 +14,9 @@ import (
 	"cloud.google.com/go/pubsub/v2/pstest"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/assetmill/assetmill/jobs"
 	"github.com/assetmill/assetmill/jobs/queue"
@@ -28,15 +30,7 @@ func open(t *testing.T, without ...string) (*pstest.Server, *pubsub.Client) {
 	t.Helper()
 	server := pstest.NewServer()
 	t.Cleanup(func() { server.Close() })
-	conn, err := grpc.NewClient(server.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := pubsub.NewClient(t.Context(), project, option.WithGRPCConn(conn))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close() })
+	client := dial(t, server)
 	for _, topic := range []string{schemas.TopicJobs, schemas.TopicDead, schemas.TopicResults} {
 		if slices.Contains(without, "topic "+topic) {
 			continue
@@ -57,6 +51,20 @@ func open(t *testing.T, without ...string) (*pstest.Server, *pubsub.Client) {
 		}
 	}
 	return server, client
+}
+
+func dial(t *testing.T, server *pstest.Server, opts ...grpc.DialOption) *pubsub.Client {
+	t.Helper()
+	conn, err := grpc.NewClient(server.Addr, append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := pubsub.NewClient(t.Context(), project, option.WithGRPCConn(conn))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
 }
 
 // collect receives until n verdicts were given, and returns what was delivered.
@@ -267,6 +275,33 @@ func TestMissingPiecesAreNamed(t *testing.T) {
 	} {
 		if err == nil || !strings.Contains(err.Error(), what) || !strings.Contains(err.Error(), "does not exist") {
 			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestMissingPermissionsAreNamed(t *testing.T) {
+	server, _ := open(t)
+	denied := status.Error(codes.PermissionDenied, "no")
+	client := dial(t, server,
+		grpc.WithUnaryInterceptor(func(context.Context, string, any, any, *grpc.ClientConn, grpc.UnaryInvoker, ...grpc.CallOption) error {
+			return denied
+		}),
+		grpc.WithStreamInterceptor(func(context.Context, *grpc.StreamDesc, *grpc.ClientConn, string, grpc.Streamer, ...grpc.CallOption) (grpc.ClientStream, error) {
+			return nil, denied
+		}))
+	q := queue.New(client, queue.Config{Mode: jobs.Online})
+	defer q.Close()
+	if err := q.Check(t.Context(), schemas.TopicJobs); err != nil {
+		t.Errorf("an account that may publish need not be allowed to look: %v", err)
+	}
+	for role, err := range map[string]error{
+		"roles/pubsub.publisher": q.Publish(t.Context(), &schemas.JobResult{JobId: "j"}),
+		"roles/pubsub.subscriber": q.Receive(t.Context(), func(context.Context, *jobs.Delivery) jobs.Verdict {
+			return jobs.Verdict{}
+		}),
+	} {
+		if err == nil || !strings.Contains(err.Error(), role) {
+			t.Errorf("%s: %v", role, err)
 		}
 	}
 }

@@ -74,6 +74,17 @@ func TestCheckNamesTheMissingBucket(t *testing.T) {
 	}
 }
 
+func TestCheckNamesTheMissingPermission(t *testing.T) {
+	client := gcstest.Open(t, bucket, func(r *http.Response) error {
+		r.StatusCode, r.Status = http.StatusForbidden, "403 Forbidden"
+		return nil
+	})
+	err := ledger.New(client, bucket, "w1").Check(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "gs://work") || !strings.Contains(err.Error(), "roles/storage.objectUser") {
+		t.Errorf("a forbidden bucket: %v", err)
+	}
+}
+
 func TestReceipts(t *testing.T) {
 	r := ledger.NewReceipts(gcstest.Open(t, bucket, nil), bucket)
 	if none, err := r.Receipt(t.Context(), "s-none"); none != nil || err != nil {

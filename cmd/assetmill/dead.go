@@ -118,27 +118,36 @@ type deadJSON struct {
 	Data       string            `json:"data,omitempty"`
 }
 
-func (a *app) deadList(ctx context.Context, _ *queue.Queue, letters *queue.DeadLetters, f *deadFlags) error {
-	table := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	count := 0
-	err := letters.Each(ctx, func(l *queue.DeadLetter) (bool, error) {
+// each calls do for every dead letter that is meant, and returns how many there were. do says whether to remove the letter.
+func (f *deadFlags) each(ctx context.Context, letters *queue.DeadLetters, do func(*queue.DeadLetter) (remove bool, err error)) (count int, err error) {
+	err = letters.Each(ctx, func(l *queue.DeadLetter) (bool, error) {
 		if !f.chosen(l) {
 			return false, nil
 		}
 		count++
+		return do(l)
+	})
+	return count, err
+}
+
+func (a *app) deadList(ctx context.Context, _ *queue.Queue, letters *queue.DeadLetters, f *deadFlags) error {
+	table := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "id\tdied at\treason\tbytes\tdetail")
+	count, err := f.each(ctx, letters, func(l *queue.DeadLetter) (bool, error) {
 		if f.json {
 			return false, json.NewEncoder(a.out).Encode(newDeadJSON(l, false))
-		}
-		if count == 1 {
-			fmt.Fprintln(table, "id\tdied at\treason\tbytes\tdetail")
 		}
 		_, err := fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\n", l.ID, l.Died.Format(time.DateTime), l.Reason, len(l.Data), jobs.Shorten(cell(l.Detail)))
 		return false, err
 	})
-	if err = errors.Join(err, table.Flush()); err == nil && count == 0 && !f.json {
-		fmt.Fprintln(a.out, "There are no dead letters.")
+	switch {
+	case err != nil || f.json:
+		return err
+	case count == 0:
+		_, err := fmt.Fprintln(a.out, "There are no dead letters.")
+		return err
 	}
-	return err
+	return table.Flush()
 }
 
 func newDeadJSON(l *queue.DeadLetter, data bool) deadJSON {
@@ -150,12 +159,7 @@ func newDeadJSON(l *queue.DeadLetter, data bool) deadJSON {
 }
 
 func (a *app) deadShow(ctx context.Context, _ *queue.Queue, letters *queue.DeadLetters, f *deadFlags) error {
-	count := 0
-	err := letters.Each(ctx, func(l *queue.DeadLetter) (bool, error) {
-		if !f.chosen(l) {
-			return false, nil
-		}
-		count++
+	count, err := f.each(ctx, letters, func(l *queue.DeadLetter) (bool, error) {
 		if f.json {
 			return false, json.NewEncoder(a.out).Encode(newDeadJSON(l, true))
 		}
@@ -167,32 +171,17 @@ func (a *app) deadShow(ctx context.Context, _ *queue.Queue, letters *queue.DeadL
 }
 
 func (a *app) deadReplay(ctx context.Context, q *queue.Queue, letters *queue.DeadLetters, f *deadFlags) error {
-	count := 0
-	err := letters.Each(ctx, func(l *queue.DeadLetter) (bool, error) {
-		if !f.chosen(l) {
-			return false, nil
-		}
+	count, err := f.each(ctx, letters, func(l *queue.DeadLetter) (bool, error) {
 		// Published before it is removed: a command that is cut off between the two leaves both, and the ledger makes one of them
 		// harmless.
-		if err := q.Replay(ctx, l); err != nil {
-			return false, err
-		}
-		count++
-		return true, nil
+		return true, q.Replay(ctx, l)
 	})
 	fmt.Fprintf(a.out, "Replayed %d dead letters.\n", count)
 	return noneChosen(err, count)
 }
 
 func (a *app) deadDrop(ctx context.Context, _ *queue.Queue, letters *queue.DeadLetters, f *deadFlags) error {
-	count := 0
-	err := letters.Each(ctx, func(l *queue.DeadLetter) (bool, error) {
-		if !f.chosen(l) {
-			return false, nil
-		}
-		count++
-		return true, nil
-	})
+	count, err := f.each(ctx, letters, func(*queue.DeadLetter) (bool, error) { return true, nil })
 	fmt.Fprintf(a.out, "Dropped %d dead letters.\n", count)
 	return noneChosen(err, count)
 }

@@ -225,7 +225,7 @@ func (j *Job) checkLabels(ps *Problems) {
 	}
 	for _, key := range slices.Sorted(maps.Keys(j.Labels)) {
 		if !validName(key) || key[0] < 'a' || key[0] > 'z' {
-			ps.add("labels", key, "as a label's name "+nameRule+" and begins with a letter"+suggestion(key))
+			ps.add("labels", key, labelRule+suggestion(key))
 		}
 		if value := j.Labels[key]; value != "" && !validName(value) {
 			ps.add("label."+key, value, nameRule+suggestion(value))

@@ -150,7 +150,8 @@ func (x *SafetyRating) GetBlocked() bool {
 }
 
 // GenerationRow is one terminal outcome of one job: the row of table `generations_raw`. It is appended at least
-// once; the view `generations` keeps one per job.
+// once; the view `generations` keeps one per job. A job that is published again under another submission ends there at once, with
+// a row of that submission that costs nothing.
 type GenerationRow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the job; for a message that was no valid job, `invalid-` and a hash of the message.
@@ -782,7 +783,8 @@ type AttemptRow struct {
 	Location string `protobuf:"bytes,11,opt,name=location,proto3" json:"location,omitempty"`
 	// Model asked for.
 	Model string `protobuf:"bytes,12,opt,name=model,proto3" json:"model,omitempty"`
-	// `image`, `refused`, `error` (an answer that is not paid for) or `unknown` (no answer: it may be paid for).
+	// `image`, `refused`, `useless` (a whole answer without a usable image), `error` (an answer that is not paid for) or `unknown`
+	// (no answer: it may be paid for).
 	Result string `protobuf:"bytes,13,opt,name=result,proto3" json:"result,omitempty"`
 	// Reason code, as in GenerationRow.reason, or the kind of the error.
 	Reason string `protobuf:"bytes,14,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -1155,8 +1157,10 @@ type SubmissionRow struct {
 	Submitter string `protobuf:"bytes,16,opt,name=submitter,proto3" json:"submitter,omitempty"`
 	// When the submission's first run began. No job of it ended before, so questions about it need not look further back.
 	FirstSubmittedAt int64 `protobuf:"varint,17,opt,name=first_submitted_at,json=firstSubmittedAt,proto3" json:"first_submitted_at,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Jobs of this submission that had ended and that this run's files no longer hold. `jobs` does not count them.
+	EndedBefore   *int64 `protobuf:"varint,18,opt,name=ended_before,json=endedBefore,proto3,oneof" json:"ended_before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubmissionRow) Reset() {
@@ -1304,6 +1308,13 @@ func (x *SubmissionRow) GetSubmitter() string {
 func (x *SubmissionRow) GetFirstSubmittedAt() int64 {
 	if x != nil {
 		return x.FirstSubmittedAt
+	}
+	return 0
+}
+
+func (x *SubmissionRow) GetEndedBefore() int64 {
+	if x != nil && x.EndedBefore != nil {
+		return *x.EndedBefore
 	}
 	return 0
 }
@@ -1457,7 +1468,7 @@ const file_assetmill_v1_rows_proto_rawDesc = "" +
 	"\trows_read\x18\x04 \x01(\x03H\x01R\browsRead\x88\x01\x01B\b\n" +
 	"\x06_bytesB\f\n" +
 	"\n" +
-	"_rows_read\"\xc9\x06\n" +
+	"_rows_read\"\x82\a\n" +
 	"\rSubmissionRow\x12$\n" +
 	"\n" +
 	"submission\x18\x01 \x01(\tB\x04\xb0\xbb\x18\x01R\n" +
@@ -1478,7 +1489,8 @@ const file_assetmill_v1_rows_proto_rawDesc = "" +
 	"\fsubmitted_at\x18\x0e \x01(\x03B\x11\xaa\xbb\x18\tTIMESTAMP\xb0\xbb\x18\x01R\vsubmittedAt\x120\n" +
 	"\fcompleted_at\x18\x0f \x01(\x03B\r\xaa\xbb\x18\tTIMESTAMPR\vcompletedAt\x12\x1c\n" +
 	"\tsubmitter\x18\x10 \x01(\tR\tsubmitter\x12;\n" +
-	"\x12first_submitted_at\x18\x11 \x01(\x03B\r\xaa\xbb\x18\tTIMESTAMPR\x10firstSubmittedAt:=\xfa\xbb\x18\x0fsubmissions_raw\x82\xbc\x18\fsubmitted_at\x8a\xbc\x18\bcampaign\x8a\xbc\x18\n" +
+	"\x12first_submitted_at\x18\x11 \x01(\x03B\r\xaa\xbb\x18\tTIMESTAMPR\x10firstSubmittedAt\x12&\n" +
+	"\fended_before\x18\x12 \x01(\x03H\x05R\vendedBefore\x88\x01\x01:=\xfa\xbb\x18\x0fsubmissions_raw\x82\xbc\x18\fsubmitted_at\x8a\xbc\x18\bcampaign\x8a\xbc\x18\n" +
 	"submissionB\f\n" +
 	"\n" +
 	"_rows_readB\x10\n" +
@@ -1486,7 +1498,8 @@ const file_assetmill_v1_rows_proto_rawDesc = "" +
 	"\x05_jobsB\f\n" +
 	"\n" +
 	"_publishedB\x0f\n" +
-	"\r_already_doneB(Z&github.com/assetmill/assetmill/schemasb\x06proto3"
+	"\r_already_doneB\x0f\n" +
+	"\r_ended_beforeB(Z&github.com/assetmill/assetmill/schemasb\x06proto3"
 
 var (
 	file_assetmill_v1_rows_proto_rawDescOnce sync.Once

@@ -18,6 +18,7 @@ import (
 const (
 	resultImage   = "image"
 	resultRefused = "refused"
+	resultUseless = "useless"
 	resultError   = "error"
 	resultUnknown = "unknown"
 )
@@ -116,8 +117,11 @@ func (t *task) accept(a *Answer) bool {
 	attempt := t.attempt(resultImage, string(a.Reason), a.Detail)
 	attempt.HttpStatus = 200
 	attempt.ResponseId, attempt.TrafficType = a.ResponseID, a.TrafficType
-	if a.Reason.Outcome() != jobs.Succeeded {
+	switch a.Reason.Outcome() {
+	case jobs.Refused:
 		attempt.Result = resultRefused
+	case jobs.Failed:
+		attempt.Result = resultUseless
 	}
 	setUsage(attempt, a.Usage)
 	t.spend(attempt, cost, a.UsageMissing)

@@ -1,7 +1,10 @@
 package worker
 
 import (
+	"maps"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/assetmill/assetmill/jobs"
 	"github.com/assetmill/assetmill/schemas"
@@ -88,7 +91,9 @@ func (t *task) invalidRow(reason jobs.Reason, detail string) *schemas.Generation
 		row.Model, row.Size, row.AspectRatio = name(m.GetModel()), name(m.GetSize()), name(m.GetAspectRatio())
 		row.Prompt = jobs.Cut(m.GetPrompt(), maxInvalidText)
 		row.SourceFile, row.SourceRow = name(m.GetSourceFile()), m.GetSourceRow()
-		row.Source = []*schemas.KeyValue{{Key: "id", Value: name(m.GetId())}}
+		if proto.Size(m) <= maxInvalidText {
+			row.Source = jobs.KeyValues(m.GetSource())
+		}
 	}
 	return row
 }
@@ -96,23 +101,34 @@ func (t *task) invalidRow(reason jobs.Reason, detail string) *schemas.Generation
 // name cuts a field of an invalid message to what a valid one could hold at most.
 func name(text string) string { return jobs.Cut(text, jobs.MaxSourceFileBytes) }
 
-// result is the event that announces a row.
-func result(row *schemas.GenerationRow) *schemas.JobResult {
+// repeated is how a job ended that had ended before. Under another submission the job ends anew, at no cost, so that the submission's
+// books are complete; the view of all jobs keeps the first.
+func (t *task) repeated(end Record) Record {
+	if end.Generation.GetSubmission() == t.job.Submission {
+		return end
+	}
+	row, j := proto.CloneOf(end.Generation), t.job
+	none := int64(0)
+	row.Submission, row.Client, row.Labels = j.Submission, j.Client, jobs.KeyValues(j.Labels)
+	row.Source, row.SourceFile, row.SourceRow = jobs.KeyValues(j.Source), j.SourceFile, j.SourceRow
+	row.MessageId, row.PublishedAt, row.ReceivedAt = t.delivery.ID, micros(t.delivery.Published), micros(t.received)
+	row.Attempts, row.Throttled, row.CostUsd, row.CostIsFallback = &none, &none, jobs.USD(0).String(), new(bool)
+	row.Worker, row.WorkerVersion = t.cfg.ID, t.cfg.Version
+	return Record{Generation: row}
+}
+
+// result is the event that announces a row to whoever published this message, which need not be the first of the job.
+func (t *task) result(row *schemas.GenerationRow) *schemas.JobResult {
 	r := &schemas.JobResult{
 		JobId: row.GetJobId(), Submission: row.GetSubmission(), Campaign: row.GetCampaign(), Client: row.GetClient(),
 		Outcome: row.GetOutcome(), Reason: row.GetReason(), Detail: row.GetDetail(),
 		AssetUri: row.GetAssetUri(), AssetGeneration: row.GetAssetGeneration(), AssetBytes: row.GetAssetBytes(),
 		AssetCrc32C: row.GetAssetCrc32C(), AssetMimeType: row.GetAssetMimeType(),
 		AssetWidth: int32(row.GetAssetWidth()), AssetHeight: int32(row.GetAssetHeight()),
-		Model: row.GetModel(), CostUsd: row.GetCostUsd(), MessageId: row.GetMessageId(),
+		Model: row.GetModel(), CostUsd: row.GetCostUsd(), MessageId: t.delivery.ID,
 		FinishedAt: time.UnixMicro(row.GetFinishedAt()).UTC().Format(time.RFC3339Nano),
 	}
-	if len(row.GetSource()) > 0 {
-		r.Source = make(map[string]string, len(row.GetSource()))
-		for _, kv := range row.GetSource() {
-			r.Source[kv.GetKey()] = kv.GetValue()
-		}
-	}
+	r.Source = maps.Clone(t.message.GetSource())
 	return r
 }
 

@@ -25,7 +25,7 @@ func (t *task) process() jobs.Verdict {
 	switch standing.State {
 	case Done:
 		t.tally.change(func(s *Stats) { s.Repeated++ })
-		return t.announce(standing.Record)
+		return t.announce(t.repeated(standing.Record))
 	case Busy:
 		return t.retry("the job is held by "+standing.Holder, nil, busyPause)
 	case Conflict:
@@ -161,7 +161,7 @@ func (t *task) announce(end Record) jobs.Verdict {
 	if err := t.ports.Lineage.AppendGeneration(t.settle, end.Generation); err != nil {
 		return t.unrecorded("the outcome could not be recorded", err)
 	}
-	if err := t.ports.Results.Publish(t.settle, result(end.Generation)); err != nil {
+	if err := t.ports.Results.Publish(t.settle, t.result(end.Generation)); err != nil {
 		return t.retry("the result could not be announced", err, troublePause)
 	}
 	t.cfg.Log.Debug("job ended", t.fields(zap.String("outcome", end.Generation.GetOutcome()), zap.String("reason", end.Generation.GetReason()))...)
@@ -182,6 +182,9 @@ func (t *task) unrecorded(what string, err error) jobs.Verdict {
 // dead-letter topic. It never touches the ledger, so that the producer can mend the job and publish it under the same id.
 func (t *task) bury(reason jobs.Reason, cause error) jobs.Verdict {
 	detail := jobs.Cut(cause.Error(), maxDetail)
+	if id := t.message.GetId(); id != "" {
+		detail = jobs.Cut(fmt.Sprintf("%s (its id: %s)", detail, jobs.Shorten(id)), maxDetail)
+	}
 	row := t.invalidRow(reason, detail)
 	if v := t.announce(Record{Generation: row}); v.Action != jobs.Ack {
 		return v // not announced yet, or dead already

@@ -204,6 +204,33 @@ func TestFinishedJobIsNeverCalledAgain(t *testing.T) {
 	}
 }
 
+// The same id and content in two submissions is one job: paid once, and ended in both.
+func TestAJobEndsInEverySubmissionThatHasIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, succeed)
+		b.publish("shared", `,"submission":"s-1","source":{"row":"1"}`)
+		time.Sleep(time.Minute)
+		b.publish("shared", `,"submission":"s-2","source":{"row":"2"}`)
+		time.Sleep(time.Minute)
+		b.halt()
+		rows, events := b.lineage.Generations(), b.results.Events()
+		if len(rows) != 2 || len(events) != 2 || b.model.Calls("shared") != 1 || len(b.lineage.Attempts()) != 1 {
+			t.Fatalf("%d rows, %d events, %d calls", len(rows), len(events), b.model.Calls("shared"))
+		}
+		for i, submission := range []string{"s-1", "s-2"} {
+			if rows[i].GetSubmission() != submission || rows[i].GetAssetUri() != rows[0].GetAssetUri() || rows[i].GetSource()[0].GetValue() != fmt.Sprint(i+1) {
+				t.Errorf("row %d: %v", i, rows[i])
+			}
+			if e := events[i]; e.GetSubmission() != submission || e.GetMessageId() != fmt.Sprint("m", i+1) || e.GetSource()["row"] != fmt.Sprint(i+1) {
+				t.Errorf("event %d: %v", i, e)
+			}
+		}
+		if rows[1].GetCostUsd() != "0.000000000" || rows[1].GetReceivedAt() <= rows[0].GetReceivedAt() {
+			t.Errorf("the second row costs %s", rows[1].GetCostUsd())
+		}
+	})
+}
+
 func TestTheAckComesLast(t *testing.T) {
 	for _, op := range []string{"control", "claim", "finish", "attempt", "generation", "result"} {
 		t.Run(op, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/grpclog"
 )
 
 // Exit codes. Scripts rely on them.
@@ -26,6 +27,9 @@ const (
 var version = "dev"
 
 func main() {
+	// grpc-go writes what its connections go through to standard error, in between our lines. What matters comes back as the
+	// error of a call.
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	ctx, stop := context.WithCancel(context.Background())
 	hurry := make(chan struct{})
 	signals := make(chan os.Signal, 2)

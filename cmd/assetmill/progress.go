@@ -31,7 +31,7 @@ func newProgress(out io.Writer) *progress {
 func (p *progress) show(what string, done, total int64, note string) {
 	if what != p.what {
 		p.finish()
-		p.what = what
+		p.what, p.last = what, time.Now() // what takes a moment needs no line
 	}
 	if !p.tty {
 		if time.Since(p.last) < plainInterval {
@@ -58,5 +58,5 @@ func (p *progress) finish() {
 		_ = p.bar.Clear()
 		p.bar = nil
 	}
-	p.what, p.last = "", time.Time{}
+	p.what = ""
 }

@@ -78,7 +78,7 @@ func (r *statusReader) read(ctx context.Context, submission string) (*Status, er
 		return nil, err
 	}
 	s := &Status{
-		Submission: submission, Control: ledger.ControlWord(control), Jobs: receipt.GetJobs(), EstimatedCostUSD: receipt.GetEstimatedCostUsd(),
+		Submission: submission, Control: ledger.ControlWord(control), Jobs: receipt.GetJobs() + receipt.GetEndedBefore(), EstimatedCostUSD: receipt.GetEstimatedCostUsd(),
 		RowsRead: receipt.GetRowsRead(), RowsRejected: receipt.GetRowsRejected(),
 		Published: receipt.GetPublished(), AlreadyDone: receipt.GetAlreadyDone(),
 		Outcomes: map[string]int64{}, Reasons: []ReasonCount{},

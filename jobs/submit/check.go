@@ -60,6 +60,10 @@ func (s *submission) checkRow(file int, row *csvfile.Row, bad *csvfile.RowError,
 		return s.reject(bad)
 	}
 	e := entry{place{file, row.Number}, len(row.Jobs)}
+	if row.Jobs[0].Mode == jobs.Batch && !s.opts.BatchServed {
+		*s.receipt.Jobs += int64(len(row.Jobs)) // rejectLate takes them off again
+		return s.rejectLate(e, "mode", "batch", "is not served yet; leave the cell empty or write online")
+	}
 	for _, j := range row.Jobs {
 		s.cost += s.opts.Catalogue.Estimate(j, tierOf(j))
 		if row.HasID {

@@ -3,12 +3,14 @@ package submit
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/assetmill/assetmill/jobs"
 	"github.com/assetmill/assetmill/jobs/csvfile"
+	"github.com/assetmill/assetmill/schemas"
 )
 
 // maxUnconfirmed bounds the jobs that are sent and not yet accepted by the topic.
@@ -17,17 +19,30 @@ const maxUnconfirmed = 10_000
 // clockSkew is how far the clocks of submitters and workers may be apart. A job may end before its submission began, by so much.
 const clockSkew = time.Hour
 
-// continueEarlier takes over from the submission's earlier receipt when it first began.
-func (s *submission) continueEarlier(ctx context.Context) error {
+// continueEarlier takes over from the submission's earlier receipt, if there is one, and returns the jobs that have ended.
+func (s *submission) continueEarlier(ctx context.Context) (*doneSet, error) {
 	earlier, err := s.ports.Receipts.Receipt(ctx, s.receipt.Submission)
 	if err != nil {
-		return fmt.Errorf("look for an earlier receipt: %w", err)
+		return nil, fmt.Errorf("look for an earlier receipt: %w", err)
 	}
 	s.receipt.FirstSubmittedAt = s.receipt.SubmittedAt
 	if first := earlier.GetFirstSubmittedAt(); first != 0 {
 		s.receipt.FirstSubmittedAt = first
 	}
-	return nil
+	done, err := s.finished(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("find the jobs that have ended: %w", err)
+	}
+	pending := earlier.GetJobs() + earlier.GetEndedBefore() - int64(len(done.sorted))
+	if earlier != nil && pending > 0 && !sameFiles(earlier, s.receipt) {
+		return nil, fmt.Errorf("submission %s has %d jobs of other files that have not ended: wait for them, submit those files again, or use another --submission", s.receipt.Submission, pending)
+	}
+	return done, nil
+}
+
+// sameFiles reports whether two receipts are for the same content.
+func sameFiles(a, b *schemas.SubmissionRow) bool {
+	return slices.EqualFunc(a.GetFiles(), b.GetFiles(), func(x, y *schemas.SubmissionFile) bool { return x.GetSha256() == y.GetSha256() })
 }
 
 // finished returns the ids of the submission's jobs that have ended.
@@ -65,6 +80,8 @@ func (s *submission) publish(ctx context.Context, done *doneSet) error {
 	})
 	err := group.Wait()
 	*s.receipt.Published = confirmed
+	before := int64(len(done.sorted)) - *s.receipt.AlreadyDone
+	s.receipt.EndedBefore = &before
 	s.progress.Published = confirmed
 	s.report(true)
 	return err

@@ -75,6 +75,7 @@ type Options struct {
 	Variants    int
 	Catalogue   *jobs.Catalogue
 	SkipInvalid bool // publish the good rows although others are wrong
+	BatchServed bool // whether rows may ask for batch mode
 	DryRun      bool // check and count only
 	Submitter   string
 	// Reject is told of every row that is wrong. It is called from one goroutine at a time.
@@ -122,7 +123,7 @@ func Run(ctx context.Context, files []File, opts Options, ports Ports) (*schemas
 	}
 	defer s.close()
 	if err := s.check(ctx); err != nil {
-		return s.receipt, fmt.Errorf("check: %w", err)
+		return s.receipt, err
 	}
 	switch {
 	case s.receipt.GetRowsRejected() > 0 && !opts.SkipInvalid:
@@ -134,12 +135,9 @@ func Run(ctx context.Context, files []File, opts Options, ports Ports) (*schemas
 	case opts.DryRun:
 		return s.receipt, nil
 	}
-	if err := s.continueEarlier(ctx); err != nil {
-		return s.receipt, err
-	}
-	done, err := s.finished(ctx)
+	done, err := s.continueEarlier(ctx)
 	if err != nil {
-		return s.receipt, fmt.Errorf("find the jobs that have ended: %w", err)
+		return s.receipt, err
 	}
 	// A receipt without an end comes first: whoever asks for the submission's status while it is being published, or after
 	// this process was killed, must find how many jobs there are to be.

@@ -212,6 +212,39 @@ func TestIDsFollowContentNotPosition(t *testing.T) {
 	}
 }
 
+// A corrected file may take the place of one whose jobs have all ended, not of one that is still at work: nobody could tell any more
+// when the submission is complete.
+func TestACorrectedFileWaitsForTheFirst(t *testing.T) {
+	named := func(o *submit.Options) { o.Submission = "spring" }
+	c := &cloud{keep: true}
+	if _, _, err := run(t, c, "prompt\na\nb\n", named); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := run(t, c, "prompt\na\nc\n", named); err == nil || !strings.Contains(err.Error(), "2 jobs of other files that have not ended") {
+		t.Errorf("while both jobs are pending: %v", err)
+	}
+	if _, _, err := run(t, c, "prompt\na\nb\n", named); err != nil {
+		t.Errorf("the same file again: %v", err)
+	}
+	c.done = c.ids()[:2]
+	r, _, err := run(t, c, "prompt\na\nc\n", named)
+	if err != nil || r.GetJobs() != 2 || r.GetPublished() != 1 || r.GetAlreadyDone() != 1 || r.GetEndedBefore() != 1 {
+		t.Errorf("when both have ended: %v, %v", r, err)
+	}
+}
+
+func TestRowsInBatchModeAreRejectedWhileNobodyServesThem(t *testing.T) {
+	c := &cloud{keep: true}
+	r, rejected, err := run(t, c, "prompt,mode\na,batch\nb,online\n", func(o *submit.Options) { o.SkipInvalid = true })
+	if err != nil || len(rejected) != 1 || !strings.Contains(rejected[0], "not served yet") || counts(r)["published"] != 1 || counts(r)["jobs"] != 1 {
+		t.Errorf("%v, %q, %v", counts(r), rejected, err)
+	}
+	r, _, err = run(t, &cloud{}, "prompt,mode\na,batch\n", func(o *submit.Options) { o.BatchServed = true })
+	if err != nil || counts(r)["published"] != 1 {
+		t.Errorf("when it is served: %v, %v", counts(r), err)
+	}
+}
+
 func TestOneBadRowHoldsBackAll(t *testing.T) {
 	const content = "prompt,size\na,1K\nb,3K\n,1K\n"
 	c := &cloud{keep: true}

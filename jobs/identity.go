@@ -67,6 +67,16 @@ func InvalidID(messageID string, data []byte) string {
 	return invalidPrefix + idEncoding.EncodeToString(sum[:])
 }
 
+// ConflictID returns the id under which lineage records a job whose id belongs to another. The same job of the same submission always
+// has the same.
+func (j *Job) ConflictID() string {
+	digest := j.Digest()
+	h := newFields("assetmill id conflict v1")
+	h.text(j.Submission, j.ID, string(digest[:]))
+	sum := h.sum()
+	return invalidPrefix + idEncoding.EncodeToString(sum[:])
+}
+
 // SubmissionID returns the id of a submission whose submitter named none: the same files, in the same order, with the same
 // options always have the same id. Options are key and value by turns.
 func SubmissionID(fileDigests [][sha256.Size]byte, options []string) string {

@@ -86,6 +86,9 @@ func (t *task) invalidRow(reason jobs.Reason, detail string) *schemas.Generation
 		PublishedAt: micros(t.delivery.Published), ReceivedAt: micros(t.received), FinishedAt: time.Now().UnixMicro(),
 		Worker: t.cfg.ID, WorkerVersion: t.cfg.Version, MessageId: t.delivery.ID,
 	}
+	if t.job != nil {
+		row.JobId = t.job.ConflictID()
+	}
 	if m := t.message; m != nil {
 		row.Submission, row.Campaign, row.Client = name(m.GetSubmission()), name(m.GetCampaign()), name(m.GetClient())
 		row.Model, row.Size, row.AspectRatio = name(m.GetModel()), name(m.GetSize()), name(m.GetAspectRatio())

@@ -585,6 +585,11 @@ func TestStopCutsOffCallsBeyondTheGrace(t *testing.T) {
 
 func digestOf(t *testing.T, message string) jobs.Digest {
 	t.Helper()
+	return jobOf(t, message).Digest()
+}
+
+func jobOf(t *testing.T, message string) *jobs.Job {
+	t.Helper()
 	m := &schemas.Job{}
 	if err := schemas.Unmarshal([]byte(message), m); err != nil {
 		t.Fatal(err)
@@ -593,7 +598,7 @@ func digestOf(t *testing.T, message string) jobs.Digest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return j.Digest()
+	return j
 }
 
 func TestBadMessagesAreBuriedWithARowAndTheirNeighboursGoOn(t *testing.T) {
@@ -651,8 +656,9 @@ func TestAnIDWithOtherContentIsAConflictNotAnAnswer(t *testing.T) {
 		if b.model.Calls("same") != 1 || b.row("same").GetPrompt() != "a red fox" {
 			t.Error("the first job was disturbed")
 		}
-		if got := b.row(jobs.InvalidID(id, other)).GetReason(); got != "id_conflict" {
-			t.Errorf("reason %s", got)
+		row := b.row(jobOf(t, string(other)).ConflictID())
+		if row.GetReason() != "id_conflict" || row.GetMessageId() != id || !strings.Contains(row.GetDetail(), "same") {
+			t.Errorf("row: %v", row)
 		}
 		if len(b.queue.Dead()) != 1 {
 			t.Error("no dead letter")

@@ -469,6 +469,27 @@ func testDeadLetters(t *testing.T) {
 	}
 }
 
+// Ids are shared by all submissions: what ended in one ends in the other, and an id that belongs to another job is a failure that is
+// told, not waited for.
+func TestIDsOfTwoSubmissions(t *testing.T) {
+	startWorker(t)
+	first := csvFile(t, "id,prompt,campaign\nshared-1,a,ids\nshared-2,b,ids\n")
+	if _, errs, code := assetmill(t, "submit", first, "--watch"); code != exitOK {
+		t.Fatalf("exit %d: %s", code, errs)
+	}
+	second := csvFile(t, "id,prompt,campaign\nshared-1,a,ids\nshared-2,CHANGED,ids\n")
+	for range 2 {
+		out, errs, code := assetmill(t, "submit", second, "--watch", "--json")
+		st := status(t, out)
+		if code != exitFailure || st.Jobs != 2 || st.Outcomes["succeeded"] != 1 || st.Outcomes["failed"] != 1 || st.CostUSD != "0.000000000" {
+			t.Errorf("exit %d: %+v\n%s", code, st, errs)
+		}
+	}
+	if got := calls(t, "ids"); len(got) != 2 {
+		t.Errorf("%d calls", len(got))
+	}
+}
+
 func TestControlOfASubmission(t *testing.T) {
 	file := csvFile(t, "prompt,campaign\na [[latency:1s]],control\nb,control\nc,control\n")
 	out, errs, code := assetmill(t, "submit", file, "--json")

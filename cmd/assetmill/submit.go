@@ -243,6 +243,15 @@ func (d doneRows) DoneIDs(ctx context.Context, submission string, since time.Tim
 	return d.Lineage.DoneIDs(ctx, lineage.Scope{Submission: submission, Since: since})
 }
 
+// Ended implements submit.Lineage.
+func (d doneRows) Ended(ctx context.Context, submission string, since time.Time) (ended int64, err error) {
+	counts, err := d.Counts(ctx, lineage.Scope{Submission: submission, Since: since})
+	for _, c := range counts {
+		ended += c.Jobs
+	}
+	return ended, err
+}
+
 // rejectWriter prints the first invalid rows and writes all of them to the errors file, which it creates when there is one.
 type rejectWriter struct {
 	path  string

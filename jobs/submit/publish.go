@@ -33,11 +33,22 @@ func (s *submission) continueEarlier(ctx context.Context) (*doneSet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the jobs that have ended: %w", err)
 	}
-	pending := earlier.GetJobs() + earlier.GetEndedBefore() - int64(len(done.sorted))
-	if earlier != nil && pending > 0 && !sameFiles(earlier, s.receipt) {
+	if earlier == nil || sameFiles(earlier, s.receipt) {
+		return done, nil
+	}
+	ended, err := s.ports.Lineage.Ended(ctx, s.receipt.Submission, s.since())
+	if err != nil {
+		return nil, fmt.Errorf("count the jobs that have ended: %w", err)
+	}
+	if pending := earlier.GetJobs() + earlier.GetEndedBefore() - ended; pending > 0 {
 		return nil, fmt.Errorf("submission %s has %d jobs of other files that have not ended: wait for them, submit those files again, or use another --submission", s.receipt.Submission, pending)
 	}
 	return done, nil
+}
+
+// since is when the first of the submission's jobs can have ended.
+func (s *submission) since() time.Time {
+	return time.UnixMicro(s.receipt.FirstSubmittedAt).Add(-clockSkew)
 }
 
 // sameFiles reports whether two receipts are for the same content.
@@ -48,8 +59,7 @@ func sameFiles(a, b *schemas.SubmissionRow) bool {
 // finished returns the ids of the submission's jobs that have ended.
 func (s *submission) finished(ctx context.Context) (*doneSet, error) {
 	done := &doneSet{}
-	since := time.UnixMicro(s.receipt.FirstSubmittedAt).Add(-clockSkew)
-	for id, err := range s.ports.Lineage.DoneIDs(ctx, s.receipt.Submission, since) {
+	for id, err := range s.ports.Lineage.DoneIDs(ctx, s.receipt.Submission, s.since()) {
 		if err != nil {
 			return nil, err
 		}

@@ -33,6 +33,8 @@ type Publisher interface {
 type Lineage interface {
 	// DoneIDs yields the id of each job of the submission that has ended since then.
 	DoneIDs(ctx context.Context, submission string, since time.Time) iter.Seq2[string, error]
+	// Ended returns how many of the submission's jobs have ended since then, those included whose id turned out to be another's.
+	Ended(ctx context.Context, submission string, since time.Time) (int64, error)
 	AppendSubmission(ctx context.Context, row *schemas.SubmissionRow) error
 }
 

@@ -61,6 +61,10 @@ func (c *cloud) DoneIDs(context.Context, string, time.Time) iter.Seq2[string, er
 	}
 }
 
+func (c *cloud) Ended(context.Context, string, time.Time) (int64, error) {
+	return int64(len(c.done)), nil
+}
+
 func (c *cloud) AppendSubmission(_ context.Context, r *schemas.SubmissionRow) error {
 	c.rows = append(c.rows, proto.CloneOf(r))
 	return nil

@@ -8,5 +8,5 @@ SELECT
   SUM(IFNULL(attempts, 0)) AS attempts,
   MIN(finished_at) AS first_finished_at,
   MAX(finished_at) AS last_finished_at
-FROM `${dataset}.generations`
+FROM `${dataset}.jobs_by_submission`
 GROUP BY submission, outcome, reason

@@ -6,13 +6,13 @@ SELECT
   s.client,
   s.submitted_at,
   s.submitter,
-  s.jobs,
+  s.jobs + IFNULL(s.ended_before, 0) AS jobs,
   IFNULL(g.ended, 0) AS ended,
   IFNULL(g.succeeded, 0) AS succeeded,
   IFNULL(g.refused, 0) AS refused,
   IFNULL(g.failed, 0) AS failed,
   IFNULL(g.cancelled, 0) AS cancelled,
-  s.jobs - IFNULL(g.ended, 0) AS pending,
+  s.jobs + IFNULL(s.ended_before, 0) - IFNULL(g.ended, 0) AS pending,
   s.rows_rejected,
   s.estimated_cost_usd,
   IFNULL(g.cost_usd, 0) AS cost_usd,
@@ -28,7 +28,7 @@ LEFT JOIN (
     COUNTIF(outcome = 'cancelled') AS cancelled,
     SUM(IFNULL(cost_usd, 0)) AS cost_usd,
     MAX(finished_at) AS last_finished_at
-  FROM `${dataset}.generations`
+  FROM `${dataset}.jobs_by_submission`
   GROUP BY submission
 ) AS g
 ON g.submission = s.submission

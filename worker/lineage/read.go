@@ -32,14 +32,14 @@ type Count struct {
 
 // The tables are asked, not the views: a filter on the submission does not reach below the views' QUALIFY, so a question
 // to a view scans every submission. Messages that were no valid jobs are left out: whatever submission they name, it did not publish
-// them.
+// them. A job whose id belongs to another has ended, but its id has not.
 const (
 	countsSQL = `
 SELECT outcome, reason, COUNT(*) AS jobs, SUM(IFNULL(cost_usd, 0)) AS cost_usd
 FROM (
   SELECT outcome, reason, cost_usd
   FROM generations_raw
-  WHERE submission = @submission AND finished_at >= @since AND NOT STARTS_WITH(job_id, 'invalid-')
+  WHERE submission = @submission AND finished_at >= @since AND (NOT STARTS_WITH(job_id, 'invalid-') OR reason = 'id_conflict')
   QUALIFY ROW_NUMBER() OVER (PARTITION BY job_id ORDER BY finished_at, received_at, worker) = 1
 )
 GROUP BY outcome, reason
@@ -47,7 +47,7 @@ ORDER BY outcome, reason`
 	doneSQL = `
 SELECT DISTINCT job_id
 FROM generations_raw
-WHERE submission = @submission AND finished_at >= @since`
+WHERE submission = @submission AND finished_at >= @since AND NOT STARTS_WITH(job_id, 'invalid-')`
 	submissionSQL = `
 SELECT *
 FROM submissions

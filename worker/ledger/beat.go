@@ -21,11 +21,14 @@ import (
 const (
 	// beatEvery is far above Cloud Storage's limit of one write a second to an object, and costs nine cents a day and worker.
 	beatEvery = 5 * time.Second
+	// beatTime bounds one beat, and one look at the others. Under load a small write can take seconds; one that takes longer than
+	// this is as good as missed.
+	beatTime = 8 * time.Second
 	// deadAfter is four missed beats. A starved CPU delays a beat by seconds; what a killed worker held waits this long.
 	deadAfter = 20 * time.Second
 	// watchGap is the longest pause between two looks at the others that still counts as watching. After an outage of Cloud
 	// Storage, everybody's object is old and nobody is dead: watching begins anew.
-	watchGap = 12 * time.Second
+	watchGap = beatEvery + beatTime
 	// freshFor is how long after a beat this worker can be sure that nobody takes it for dead: deadAfter, less the time from
 	// that certainty to the first byte of a paid call.
 	freshFor = deadAfter / 2
@@ -97,15 +100,23 @@ func (p *peers) dead(id string) bool {
 
 // Beat implements worker.Ledger.
 func (l *Ledger) Beat(ctx context.Context) {
-	tick := time.NewTicker(beatEvery)
+	// Apart, so that a slow look at the others does not delay a sign of life.
+	var loops sync.WaitGroup
+	loops.Go(func() { every(ctx, beatEvery, l.beat) })
+	loops.Go(func() { every(ctx, beatEvery, l.lookAround) })
+	loops.Wait()
+	l.leave(context.WithoutCancel(ctx))
+}
+
+// every calls f at once and then in intervals, until ctx ends. A call that takes longer delays the next.
+func every(ctx context.Context, interval time.Duration, f func(context.Context)) {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
-		l.beat(ctx)
-		l.lookAround(ctx)
+		f(ctx)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			l.leave(context.WithoutCancel(ctx))
 			return
 		}
 	}
@@ -113,7 +124,7 @@ func (l *Ledger) Beat(ctx context.Context) {
 
 // beat gives one sign of life. One that fails is not repeated before the next is due.
 func (l *Ledger) beat(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, beatEvery)
+	ctx, cancel := context.WithTimeout(ctx, beatTime)
 	defer cancel()
 	began := time.Now()
 	w := l.bucket.Object(workersPrefix + l.worker).NewWriter(ctx)
@@ -127,7 +138,7 @@ func (l *Ledger) beat(ctx context.Context) {
 
 // lookAround looks at all workers' objects. A look that fails leaves a gap.
 func (l *Ledger) lookAround(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, beatEvery)
+	ctx, cancel := context.WithTimeout(ctx, beatTime)
 	defer cancel()
 	began := time.Now()
 	query := &storage.Query{Prefix: workersPrefix}

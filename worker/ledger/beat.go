@@ -40,25 +40,46 @@ const (
 
 // pulse is this worker's own signs of life.
 type pulse struct {
-	mu    sync.Mutex
-	last  time.Time     // when the last beat that was written began; zero: none yet
-	first chan struct{} // closed after the first beat
+	mu     sync.Mutex
+	last   time.Time     // when the last beat that was written began; zero: none yet
+	beaten chan struct{} // closed, and replaced, at each beat
 }
+
+func newPulse() pulse { return pulse{beaten: make(chan struct{})} }
 
 // fresh reports whether others can't have taken this worker for dead.
 func (p *pulse) fresh() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.last.IsZero() && time.Since(p.last) < freshFor
+	return p.isFresh()
 }
 
-func (p *pulse) beaten(began time.Time) {
+func (p *pulse) isFresh() bool { return !p.last.IsZero() && time.Since(p.last) < freshFor }
+
+// beat notes a sign of life that was written; began is when the writing began.
+func (p *pulse) beat(began time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.last.IsZero() {
-		close(p.first)
-	}
 	p.last = began
+	close(p.beaten)
+	p.beaten = make(chan struct{})
+}
+
+// await returns when the pulse is fresh, or ctx ends.
+func (p *pulse) await(ctx context.Context) error {
+	for {
+		p.mu.Lock()
+		fresh, next := p.isFresh(), p.beaten
+		p.mu.Unlock()
+		if fresh {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // peers is what this worker has seen of the others.
@@ -90,12 +111,12 @@ func (p *peers) look(began time.Time, found map[string]int64) {
 	p.seen, p.looked = seen, began
 }
 
-// dead reports whether a worker has been watched long enough without a sign of life.
-func (p *peers) dead(id string) bool {
+// silent returns the generation at which a worker has been watched long enough without a sign of life, if it has.
+func (p *peers) silent(id string) (generation int64, silent bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s, known := p.seen[id]
-	return known && p.looked.Sub(s.since) >= deadAfter
+	return s.generation, known && p.looked.Sub(s.since) >= deadAfter
 }
 
 // Beat implements worker.Ledger.
@@ -132,7 +153,7 @@ func (l *Ledger) beat(ctx context.Context) {
 	w.ChunkSize = 0
 	_, err := w.Write(strconv.AppendInt(nil, began.Unix(), 10)) // for people; nobody reads it
 	if err = errors.Join(err, w.Close()); err == nil {
-		l.pulse.beaten(began)
+		l.pulse.beat(began)
 	}
 }
 
@@ -169,19 +190,21 @@ func (l *Ledger) leave(ctx context.Context) {
 	})
 }
 
-// gone reports whether a worker that holds a claim is taken for dead.
+// gone reports whether a worker that holds a claim is taken for dead. The claim must have been read before.
 func (l *Ledger) gone(ctx context.Context, id string) (bool, error) {
 	if id == l.worker {
 		return false, nil
 	}
-	if l.peers.dead(id) {
+	generation, silent := l.peers.silent(id)
+	// What was seen may be seconds old, and the worker may have come back and made this very claim since. A worker claims only
+	// after a fresh sign of life, so a look after the claim was read can tell. One that has no object has left, or is long dead and
+	// was swept away: it gives its first sign before its first claim, and leaves after its last.
+	attrs, err := l.bucket.Object(workersPrefix + id).Attrs(ctx)
+	switch {
+	case gcs.NotFound(err):
 		return true, nil
+	case err != nil:
+		return false, err
 	}
-	// A worker gives its first sign of life before its first claim and leaves after its last. So one that holds a claim and has
-	// no object has left, or is long dead and was swept away. Only a look after the claim was read can tell.
-	_, err := l.bucket.Object(workersPrefix + id).Attrs(ctx)
-	if gcs.NotFound(err) {
-		return true, nil
-	}
-	return false, err
+	return silent && attrs.Generation == generation, nil
 }

@@ -31,5 +31,18 @@ func TakenForDead(looks []Look) bool {
 	for _, l := range looks {
 		p.look(start.Add(time.Duration(l.At)*time.Second), map[string]int64{"w": l.Generation})
 	}
-	return p.dead("w")
+	_, silent := p.silent("w")
+	return silent
 }
+
+// MarkSilent makes the ledger's worker believe that it has watched another for an hour, always at that generation.
+func MarkSilent(l *Ledger, id string, generation int64) {
+	now := time.Now()
+	l.peers.mu.Lock()
+	defer l.peers.mu.Unlock()
+	l.peers.looked = now
+	l.peers.seen = map[string]sighting{id: {generation, now.Add(-time.Hour)}}
+}
+
+// Beaten makes the ledger's worker believe that it has just given a sign of life.
+func Beaten(l *Ledger) { l.pulse.beat(time.Now()) }

@@ -68,7 +68,7 @@ func New(client *storage.Client, bucket, workerID string) *Ledger {
 		bucket: client.Bucket(bucket).Retryer(storage.WithPolicy(storage.RetryNever)),
 		name:   bucket,
 		worker: workerID,
-		pulse:  pulse{first: make(chan struct{})},
+		pulse:  newPulse(),
 	}
 }
 
@@ -85,10 +85,9 @@ func objectName(jobID string) string {
 
 // Claim implements worker.Ledger.
 func (l *Ledger) Claim(ctx context.Context, jobID string, digest jobs.Digest) (worker.Standing, error) {
-	select {
-	case <-l.pulse.first: // a claim before the first sign of life would be anybody's
-	case <-ctx.Done():
-		return worker.Standing{}, fmt.Errorf("claim %s: %w", jobID, context.Cause(ctx))
+	// A claim without a fresh sign of life could be taken over at once, while its call is on its way.
+	if err := l.pulse.await(ctx); err != nil {
+		return worker.Standing{}, fmt.Errorf("claim %s: %w", jobID, err)
 	}
 	mine := &record{State: claimed, Worker: l.worker, Nonce: rand.Text(), Digest: digest.String(), At: time.Now().UTC()}
 	var standing worker.Standing

@@ -63,6 +63,30 @@ func TestClaimGivesUpWithItsContext(t *testing.T) {
 	}
 }
 
+// A worker that was silent for long and has just come back claims a job. Whoever still believes that it is dead must look again before it
+// takes the claim.
+func TestAWorkerThatCameBackIsNotRobbed(t *testing.T) {
+	client := gcstest.Open(t, bucket, nil)
+	back := workertest.Alive(t, ledger.New(client, bucket, "back"))
+	if s, err := back.Claim(t.Context(), "j", jobs.Digest{}); err != nil || s.State != worker.Granted {
+		t.Fatalf("claim: %+v, %v", s, err)
+	}
+	attrs, err := client.Bucket(bucket).Object("workers/back").Attrs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := ledger.New(client, bucket, "other")
+	ledger.Beaten(other) // without a loop that looks around
+	ledger.MarkSilent(other, "back", attrs.Generation-1)
+	if s, err := other.Claim(t.Context(), "j", jobs.Digest{}); err != nil || s.State != worker.Busy {
+		t.Errorf("with an old view: %+v, %v; want Busy", s, err)
+	}
+	ledger.MarkSilent(other, "back", attrs.Generation)
+	if s, err := other.Claim(t.Context(), "j", jobs.Digest{}); err != nil || s.State != worker.Granted || !s.Abandoned {
+		t.Errorf("with a true view: %+v, %v; want a grant", s, err)
+	}
+}
+
 func TestCheckNamesTheMissingBucket(t *testing.T) {
 	client := gcstest.Open(t, bucket, nil)
 	if err := ledger.New(client, bucket, "w1").Check(t.Context()); err != nil {

@@ -41,7 +41,7 @@ func NewLedger() *Ledger { return &Ledger{jobs: map[string]*entry{}, beats: map[
 // Open returns the ledger as a worker sees it. Operations fail when hook does; the operations are beat, claim, confirm, finish,
 // release and leave.
 func (l *Ledger) Open(workerID string, hook Hook) *OpenLedger {
-	return &OpenLedger{shared: l, worker: workerID, hook: hook, first: make(chan struct{})}
+	return &OpenLedger{shared: l, worker: workerID, hook: hook, beaten: make(chan struct{})}
 }
 
 // OpenLedger implements worker.Ledger. It is safe for concurrent use.
@@ -50,10 +50,9 @@ type OpenLedger struct {
 	worker string
 	hook   Hook
 
-	first chan struct{} // closed after the first beat
-
-	mu   sync.Mutex
-	last time.Time // when the last beat succeeded
+	mu     sync.Mutex
+	last   time.Time     // when the last beat succeeded
+	beaten chan struct{} // closed, and replaced, at each beat
 }
 
 // begin asks the hook and takes the lock of the shared state; a nil error means that the caller must unlock it.
@@ -77,10 +76,9 @@ func (l *OpenLedger) Beat(ctx context.Context) {
 			l.shared.beats[l.worker] = time.Now()
 			l.shared.mu.Unlock()
 			l.mu.Lock()
-			if l.last.IsZero() {
-				close(l.first)
-			}
 			l.last = time.Now()
+			close(l.beaten)
+			l.beaten = make(chan struct{})
 			l.mu.Unlock()
 		}
 		select {
@@ -101,12 +99,31 @@ func (l *Ledger) dead(workerID string) bool {
 	return !known || time.Since(last) >= DeadAfter
 }
 
+// fresh reports whether nobody can have taken this worker for dead, and what is closed at its next beat.
+func (l *OpenLedger) fresh() (bool, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.last.IsZero() && time.Since(l.last) < DeadAfter/2, l.beaten
+}
+
+func (l *OpenLedger) awaitFresh(ctx context.Context) error {
+	for {
+		fresh, next := l.fresh()
+		if fresh {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // Claim implements worker.Ledger.
 func (l *OpenLedger) Claim(ctx context.Context, jobID string, digest jobs.Digest) (worker.Standing, error) {
-	select {
-	case <-l.first:
-	case <-ctx.Done():
-		return worker.Standing{}, context.Cause(ctx)
+	if err := l.awaitFresh(ctx); err != nil {
+		return worker.Standing{}, err
 	}
 	if err := l.begin(ctx, "claim", jobID); err != nil {
 		return worker.Standing{}, err
@@ -140,10 +157,7 @@ func (l *OpenLedger) Claim(ctx context.Context, jobID string, digest jobs.Digest
 
 // Confirm implements worker.Ledger.
 func (l *OpenLedger) Confirm(ctx context.Context, t worker.Ticket) error {
-	l.mu.Lock()
-	fresh := !l.last.IsZero() && time.Since(l.last) < DeadAfter/2
-	l.mu.Unlock()
-	if fresh {
+	if fresh, _ := l.fresh(); fresh {
 		return nil
 	}
 	return l.swap(ctx, "confirm", t, nil)

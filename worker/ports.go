@@ -67,6 +67,7 @@ type Ticket struct {
 	JobID      string
 	Digest     jobs.Digest
 	Generation int64 // of the claim in the ledger
+	Series     int64 // of the worker's signs of life, without a gap, in which the job was claimed
 }
 
 // Spent is what has been spent on a job so far.

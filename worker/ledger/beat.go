@@ -42,16 +42,17 @@ const (
 type pulse struct {
 	mu     sync.Mutex
 	last   time.Time     // when the last beat that was written began; zero: none yet
+	series int64         // of beats without a gap in which others could have taken this worker for dead
 	beaten chan struct{} // closed, and replaced, at each beat
 }
 
 func newPulse() pulse { return pulse{beaten: make(chan struct{})} }
 
-// fresh reports whether others can't have taken this worker for dead.
-func (p *pulse) fresh() bool {
+// unbroken reports whether others can't have taken this worker for dead since that series of beats began.
+func (p *pulse) unbroken(series int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.isFresh()
+	return p.isFresh() && p.series == series
 }
 
 func (p *pulse) isFresh() bool { return !p.last.IsZero() && time.Since(p.last) < freshFor }
@@ -60,24 +61,27 @@ func (p *pulse) isFresh() bool { return !p.last.IsZero() && time.Since(p.last) <
 func (p *pulse) beat(began time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.last.IsZero() || began.Sub(p.last) >= freshFor {
+		p.series++
+	}
 	p.last = began
 	close(p.beaten)
 	p.beaten = make(chan struct{})
 }
 
-// await returns when the pulse is fresh, or ctx ends.
-func (p *pulse) await(ctx context.Context) error {
+// await returns the series of beats when the pulse is fresh, or ctx's cause when that ends first.
+func (p *pulse) await(ctx context.Context) (series int64, err error) {
 	for {
 		p.mu.Lock()
-		fresh, next := p.isFresh(), p.beaten
+		fresh, series, next := p.isFresh(), p.series, p.beaten
 		p.mu.Unlock()
 		if fresh {
-			return nil
+			return series, nil
 		}
 		select {
 		case <-next:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return 0, context.Cause(ctx)
 		}
 	}
 }

@@ -46,3 +46,10 @@ func MarkSilent(l *Ledger, id string, generation int64) {
 
 // Beaten makes the ledger's worker believe that it has just given a sign of life.
 func Beaten(l *Ledger) { l.pulse.beat(time.Now()) }
+
+// Gap makes the ledger's worker believe that its last sign of life is so much older.
+func Gap(l *Ledger, by time.Duration) {
+	l.pulse.mu.Lock()
+	defer l.pulse.mu.Unlock()
+	l.pulse.last = l.pulse.last.Add(-by)
+}

@@ -86,12 +86,13 @@ func objectName(jobID string) string {
 // Claim implements worker.Ledger.
 func (l *Ledger) Claim(ctx context.Context, jobID string, digest jobs.Digest) (worker.Standing, error) {
 	// A claim without a fresh sign of life could be taken over at once, while its call is on its way.
-	if err := l.pulse.await(ctx); err != nil {
+	series, err := l.pulse.await(ctx)
+	if err != nil {
 		return worker.Standing{}, fmt.Errorf("claim %s: %w", jobID, err)
 	}
 	mine := &record{State: claimed, Worker: l.worker, Nonce: rand.Text(), Digest: digest.String(), At: time.Now().UTC()}
 	var standing worker.Standing
-	err := retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
+	err = retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
 		var err error
 		standing, err = l.claim(ctx, jobID, digest, mine)
 		return err
@@ -99,6 +100,7 @@ func (l *Ledger) Claim(ctx context.Context, jobID string, digest jobs.Digest) (w
 	if err != nil {
 		return worker.Standing{}, fmt.Errorf("claim %s: %w", jobID, err)
 	}
+	standing.Ticket.Series = series
 	return standing, nil
 }
 
@@ -169,7 +171,7 @@ func granted(jobID string, digest jobs.Digest, generation int64, spent worker.Sp
 
 // Confirm implements worker.Ledger.
 func (l *Ledger) Confirm(ctx context.Context, t worker.Ticket) error {
-	if l.pulse.fresh() {
+	if l.pulse.unbroken(t.Series) {
 		return nil
 	}
 	err := retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/assetmill/assetmill/internal/gcs/gcstest"
 	"github.com/assetmill/assetmill/jobs"
@@ -84,6 +85,28 @@ func TestAWorkerThatCameBackIsNotRobbed(t *testing.T) {
 	ledger.MarkSilent(other, "back", attrs.Generation)
 	if s, err := other.Claim(t.Context(), "j", jobs.Digest{}); err != nil || s.State != worker.Granted || !s.Abandoned {
 		t.Errorf("with a true view: %+v, %v; want a grant", s, err)
+	}
+}
+
+// A worker that was frozen and beats again must look before it calls for a job that it had claimed before: others may have it by now.
+func TestConfirmAfterAGapLooksAgain(t *testing.T) {
+	client := gcstest.Open(t, bucket, nil)
+	frozen, other := ledger.New(client, bucket, "frozen"), workertest.Alive(t, ledger.New(client, bucket, "other"))
+	ledger.Beaten(frozen) // and no object under workers/: to others it has left
+	s, err := frozen.Claim(t.Context(), "j", jobs.Digest{})
+	if err != nil || s.State != worker.Granted {
+		t.Fatalf("claim: %+v, %v", s, err)
+	}
+	if err := frozen.Confirm(t.Context(), s.Ticket); err != nil {
+		t.Errorf("before the gap: %v", err)
+	}
+	if s, err := other.Claim(t.Context(), "j", jobs.Digest{}); err != nil || !s.Abandoned {
+		t.Fatalf("take-over: %+v, %v", s, err)
+	}
+	ledger.Gap(frozen, time.Minute)
+	ledger.Beaten(frozen)
+	if err := frozen.Confirm(t.Context(), s.Ticket); !errors.Is(err, worker.ErrFenced) {
+		t.Errorf("after the gap: %v, want ErrFenced", err)
 	}
 }
 

@@ -52,6 +52,7 @@ type OpenLedger struct {
 
 	mu     sync.Mutex
 	last   time.Time     // when the last beat succeeded
+	series int64         // of beats without a gap in which this worker could be taken for dead
 	beaten chan struct{} // closed, and replaced, at each beat
 }
 
@@ -76,6 +77,9 @@ func (l *OpenLedger) Beat(ctx context.Context) {
 			l.shared.beats[l.worker] = time.Now()
 			l.shared.mu.Unlock()
 			l.mu.Lock()
+			if time.Since(l.last) >= DeadAfter/2 {
+				l.series++
+			}
 			l.last = time.Now()
 			close(l.beaten)
 			l.beaten = make(chan struct{})
@@ -99,30 +103,31 @@ func (l *Ledger) dead(workerID string) bool {
 	return !known || time.Since(last) >= DeadAfter
 }
 
-// fresh reports whether nobody can have taken this worker for dead, and what is closed at its next beat.
-func (l *OpenLedger) fresh() (bool, <-chan struct{}) {
+// fresh reports whether nobody can take this worker for dead now, the series of its beats, and what is closed at the next.
+func (l *OpenLedger) fresh() (bool, int64, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.last.IsZero() && time.Since(l.last) < DeadAfter/2, l.beaten
+	return !l.last.IsZero() && time.Since(l.last) < DeadAfter/2, l.series, l.beaten
 }
 
-func (l *OpenLedger) awaitFresh(ctx context.Context) error {
+func (l *OpenLedger) awaitFresh(ctx context.Context) (series int64, err error) {
 	for {
-		fresh, next := l.fresh()
+		fresh, series, next := l.fresh()
 		if fresh {
-			return nil
+			return series, nil
 		}
 		select {
 		case <-next:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return 0, context.Cause(ctx)
 		}
 	}
 }
 
 // Claim implements worker.Ledger.
 func (l *OpenLedger) Claim(ctx context.Context, jobID string, digest jobs.Digest) (worker.Standing, error) {
-	if err := l.awaitFresh(ctx); err != nil {
+	series, err := l.awaitFresh(ctx)
+	if err != nil {
 		return worker.Standing{}, err
 	}
 	if err := l.begin(ctx, "claim", jobID); err != nil {
@@ -149,7 +154,7 @@ func (l *OpenLedger) Claim(ctx context.Context, jobID string, digest jobs.Digest
 	e.state, e.holder, e.generation = worker.Granted, l.worker, l.shared.generation
 	return worker.Standing{
 		State:     worker.Granted,
-		Ticket:    worker.Ticket{JobID: jobID, Digest: digest, Generation: e.generation},
+		Ticket:    worker.Ticket{JobID: jobID, Digest: digest, Generation: e.generation, Series: series},
 		Spent:     e.spent,
 		Abandoned: abandoned,
 	}, nil
@@ -157,7 +162,7 @@ func (l *OpenLedger) Claim(ctx context.Context, jobID string, digest jobs.Digest
 
 // Confirm implements worker.Ledger.
 func (l *OpenLedger) Confirm(ctx context.Context, t worker.Ticket) error {
-	if fresh, _ := l.fresh(); fresh {
+	if fresh, series, _ := l.fresh(); fresh && series == t.Series {
 		return nil
 	}
 	return l.swap(ctx, "confirm", t, nil)

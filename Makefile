@@ -74,6 +74,29 @@ unit:
 	  echo '-- with the race detector'; go test -race $$race; \
 	  echo '-- those that link the BigQuery emulator (RACE=$(RACE))'; go test $(if $(filter all,$(RACE)),-race) $$plain
 
+# What the simulated day is made of. With SEEDS, that many short days are simulated instead, from SEED on, each with other kinds of faults.
+SEED ?= 1
+SEEDS ?= 0
+JOBS ?= 1200000
+HOURS ?= 24
+WORKERS ?= 20
+CONCURRENCY ?= 64
+# The kinds of faults, as a number; empty for all. A failed day prints its own.
+FAULTS ?=
+
+.PHONY: simulate
+simulate: go ## Simulate a day of 1.2 million jobs on which everything breaks, and print its books: make simulate [SEED=n JOBS=n HOURS=n WORKERS=n] [SEEDS=n]
+	@if (( $(SEEDS) )); then \
+	  go test ./worker/workertest -count=1 -timeout 6h -run '^TestShortDays$$' -day.seed=$(SEED) -day.seeds=$(SEEDS); \
+	else \
+	  go test ./worker/workertest -count=1 -timeout 6h -run '^TestTheDay$$' -v -day.seed=$(SEED) -day.jobs=$(JOBS) -day.hours=$(HOURS) \
+	    -day.workers=$(WORKERS) -day.concurrency=$(CONCURRENCY) $(if $(FAULTS),-day.faults=$(FAULTS)); \
+	fi
+
+.PHONY: torture
+torture: go ## Kill, freeze, stop and starve real workers at full size, restart the cloud's services, and balance the books (20 min)
+	@ASSETMILL_TORTURE_FULL=1 go test -v -count 1 -timeout 60m ./internal/torture
+
 .PHONY: fuzz
 fuzz: go ## Fuzz every fuzz target for FUZZTIME (20s) each, beyond the seeds that `make test` runs
 	@for file in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \

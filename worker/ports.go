@@ -56,7 +56,7 @@ type Standing struct {
 	Ticket Ticket // Granted
 	Spent  Spent  // Granted: what earlier claims spent
 	// Abandoned says, for Granted, that a worker that is taken for dead held the job. It may have stored an asset, and it may
-	// have made a call that nobody has counted.
+	// have made a call that nobody has counted; Spent.Abandoned says how many such workers there were.
 	Abandoned bool
 	Record    Record // Done
 	Holder    string // Busy: the worker that holds the job
@@ -77,6 +77,9 @@ type Spent struct {
 	Cost      jobs.USD              // of all calls
 	Fallback  bool                  // whether part of Cost is a guess
 	Attempts  []*schemas.AttemptRow // the calls, oldest first, at most MaxCalls
+	// Abandoned counts the claims that were taken over from workers that are taken for dead and that nobody has accounted for: each may
+	// have made a call that is not in Calls. Whoever is granted the job accounts for them and sets it to 0.
+	Abandoned int
 }
 
 // Record is how a job ended: the rows that lineage holds about it.

@@ -122,8 +122,18 @@ func (t *task) inherit() error {
 		t.tally.change(func(s *Stats) { s.Adopted++ })
 	}
 	t.tally.change(func(s *Stats) { s.TakenOver++ })
-	t.spend(t.attempt(result, reason, "the call of a worker that did not come back; nobody knows what it cost"), t.cfg.Catalogue.Estimate(t.job, defaultTier), true)
+	// Workers that died one after the other count one by one: a job that kills its workers must come to an end.
+	for range t.spent.Abandoned - 1 {
+		t.spendAbandoned(resultUnknown, reasonAbandoned)
+	}
+	t.spendAbandoned(result, reason)
+	t.spent.Abandoned = 0
 	return nil
+}
+
+func (t *task) spendAbandoned(result, reason string) {
+	row := t.attempt(result, reason, "the call of a worker that did not come back; nobody knows what it cost")
+	t.spend(row, t.cfg.Catalogue.Estimate(t.job, defaultTier), true)
 }
 
 // store makes the image durable, if there is one. The image's memory is free afterwards.

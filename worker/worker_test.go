@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -358,6 +359,51 @@ func TestAJobThatKillsItsWorkersEnds(t *testing.T) {
 		t.Log(b.model.Calls("killer"), "calls")
 		if row := b.row("killer"); row.GetReason() != "attempts_exhausted" {
 			t.Errorf("ended as %s", row.GetReason())
+		}
+	})
+}
+
+// So must one that takes its worker's whole process with it; and lineage has a row for every call.
+func TestAJobThatKillsProcessesEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, func(_ *bench, ctx context.Context, _ *jobs.Job, _ int) (*worker.Answer, error) {
+			<-ctx.Done()
+			return nil, callError(worker.Unanswered)
+		})
+		b.halt()
+		b.publish("killer", "")
+		var killed sync.WaitGroup
+		for n := range worker.MaxCalls {
+			var dead atomic.Bool
+			hook := workertest.Hook(func(string, string) error {
+				if dead.Load() {
+					return errors.New("killed")
+				}
+				return nil
+			})
+			id := fmt.Sprintf("doomed-%d", n)
+			doomed := worker.New(worker.Config{ID: id, Version: "test", Catalogue: jobs.DefaultCatalogue(), Log: zap.NewNop()}, worker.Ports{
+				Queue: b.queue, Controls: b.controls, Ledger: b.ledger.Open(id, hook), Model: b.model, Assets: b.assets, Lineage: b.lineage, Results: b.results,
+			})
+			ctx, kill := context.WithCancel(t.Context())
+			killed.Go(func() { _ = doomed.Run(ctx) })
+			time.Sleep(2 * time.Minute)
+			if got := b.model.Calls("killer"); got != n+1 {
+				t.Fatalf("%d calls after %d workers", got, n+1)
+			}
+			dead.Store(true)
+			kill()
+			time.Sleep(5 * time.Minute)
+		}
+		killed.Wait()
+		b.run()
+		time.Sleep(5 * time.Minute)
+		b.halt()
+		if row := b.row("killer"); row.GetReason() != "attempts_exhausted" || row.GetAttempts() != worker.MaxCalls || len(b.lineage.Attempts()) != worker.MaxCalls {
+			t.Errorf("ended as %s after %d calls, %d of them recorded", row.GetReason(), row.GetAttempts(), len(b.lineage.Attempts()))
+		}
+		if got := b.model.Calls("killer"); got != worker.MaxCalls {
+			t.Errorf("%d calls", got)
 		}
 	})
 }

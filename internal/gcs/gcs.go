@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 
 	"cloud.google.com/go/storage"
 	"google.golang.org/api/googleapi"
@@ -26,6 +28,13 @@ func Forbidden(err error) bool {
 	return hasCode(err, http.StatusForbidden, http.StatusUnauthorized)
 }
 
+// ChecksumRefused reports whether Cloud Storage refused an upload because what arrived does not have the checksum that was sent with it:
+// "Provided CRC32C ... doesn't match calculated CRC32C".
+func ChecksumRefused(err error) bool {
+	var api *googleapi.Error
+	return errors.As(err, &api) && api.Code == http.StatusBadRequest && (strings.Contains(api.Error(), "CRC32C") || strings.Contains(api.Error(), "MD5"))
+}
+
 func hasCode(err error, codes ...int) bool {
 	var api *googleapi.Error
 	if !errors.As(err, &api) {
@@ -37,6 +46,22 @@ func hasCode(err error, codes ...int) bool {
 		}
 	}
 	return false
+}
+
+// Retryable reports whether a request that failed may succeed when it is sent again. It is storage.ShouldRetry, which does not look into
+// errors that are joined of several: what a writer's Write and its Close return belongs together, and either may tell.
+func Retryable(err error) bool {
+	if storage.ShouldRetry(err) {
+		return true
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return Retryable(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(e.Unwrap(), Retryable)
+	default:
+		return false
+	}
 }
 
 // Check returns an error that says in one sentence what to do when a bucket is missing or may not be used. The name of the

@@ -95,14 +95,16 @@ func (s *Store) Store(ctx context.Context, j *jobs.Job, image *worker.Image) (wo
 // errDamaged says that bytes changed on their way. The image is still in memory, so it is sent again.
 var errDamaged = errors.New("the stored object's checksum is not the image's")
 
-func retryable(err error) bool { return errors.Is(err, errDamaged) || storage.ShouldRetry(err) }
+func retryable(err error) bool { return errors.Is(err, errDamaged) || gcs.Retryable(err) }
 
 func (s *Store) create(ctx context.Context, object *storage.ObjectHandle, j *jobs.Job, image *worker.Image) (worker.Asset, error) {
 	attrs, err := upload(ctx, object, j, image)
-	if gcs.PreconditionFailed(err) {
+	switch {
+	case gcs.PreconditionFailed(err):
 		return s.existing(ctx, object, image)
-	}
-	if err != nil {
+	case gcs.ChecksumRefused(err):
+		return worker.Asset{}, fmt.Errorf("%w: %w", errDamaged, err)
+	case err != nil:
 		return worker.Asset{}, err
 	}
 	if attrs.CRC32C != image.Blob.CRC32C() || attrs.Size != image.Blob.Len() {
@@ -148,7 +150,7 @@ func (s *Store) existing(ctx context.Context, object *storage.ObjectHandle, imag
 // Find implements worker.Assets.
 func (s *Store) Find(ctx context.Context, j *jobs.Job) (asset worker.Asset, found bool, err error) {
 	prefix := strings.TrimSuffix(objectName(j, ""), unknownEnding) + "."
-	err = retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
+	err = retry.Do(ctx, gcs.Retryable, func(ctx context.Context) error {
 		attrs, err := s.bucket.Objects(ctx, &storage.Query{Prefix: prefix}).Next()
 		if errors.Is(err, iterator.Done) {
 			return nil

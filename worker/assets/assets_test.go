@@ -1,7 +1,9 @@
 package assets_test
 
 import (
+	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -51,6 +53,32 @@ func TestALostAnswerIsNoSecondImage(t *testing.T) {
 	}
 	if answers.Load() < 2 {
 		t.Error("the upload was not tried again")
+	}
+}
+
+// Bytes that changed on their way are refused by Cloud Storage. They are still in memory, so they are sent again.
+func TestAnUploadDamagedOnItsWayIsSentAgain(t *testing.T) {
+	var answers atomic.Int32
+	store := open(t, func(r *http.Response) error {
+		if r.Request.Method == http.MethodPost && answers.Add(1) == 1 {
+			body := `{"error":{"code":400,"message":"Provided CRC32C \"AAAAAA==\" doesn't match calculated CRC32C \"BBBBBB==\"."}}`
+			r.StatusCode, r.Status = http.StatusBadRequest, "400 Bad Request"
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+			r.Header.Set("Content-Length", strconv.Itoa(len(body)))
+		}
+		return nil
+	})
+	b, err := blob.NewBudget(1<<20).Reserve(t.Context(), 5, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Write([]byte("image"))
+	j, err := jobs.DefaultCatalogue().Parse(&schemas.Job{Id: "damaged", Prompt: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if asset, err := store.Store(t.Context(), j, &worker.Image{Blob: b, MimeType: "image/png"}); err != nil || asset.CRC32C != b.CRC32C() || answers.Load() < 2 {
+		t.Errorf("%+v, %v after %d answers", asset, err, answers.Load())
 	}
 }
 

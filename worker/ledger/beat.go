@@ -61,6 +61,9 @@ func (p *pulse) isFresh() bool { return !p.last.IsZero() && time.Since(p.last) <
 func (p *pulse) beat(began time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !began.After(p.last) {
+		return // overtaken by a later one
+	}
 	if p.last.IsZero() || began.Sub(p.last) >= freshFor {
 		p.series++
 	}
@@ -93,14 +96,15 @@ type peers struct {
 	seen   map[string]sighting
 }
 
-// sighting is the generation of a worker's object, and since when it has been watched without a change or a gap.
+// sighting is the generation of a worker's object, and the end of the first look that found it, without a gap since.
 type sighting struct {
 	generation int64
 	since      time.Time
 }
 
-// look takes in what a look at all workers' objects found. began is when the look began: what it found was true then or later.
-func (p *peers) look(began time.Time, found map[string]int64) {
+// look takes in what a look at all workers' objects found. What it found was true at some moment between its beginning and its end, so
+// silence is counted from the end of the first look to the beginning of the last.
+func (p *peers) look(began, ended time.Time, found map[string]int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	gap := began.Sub(p.looked) > watchGap
@@ -108,7 +112,7 @@ func (p *peers) look(began time.Time, found map[string]int64) {
 	for id, generation := range found {
 		s, known := p.seen[id]
 		if !known || gap || s.generation != generation {
-			s = sighting{generation, began}
+			s = sighting{generation, ended}
 		}
 		seen[id] = s
 	}
@@ -125,9 +129,11 @@ func (p *peers) silent(id string) (generation int64, silent bool) {
 
 // Beat implements worker.Ledger.
 func (l *Ledger) Beat(ctx context.Context) {
-	// Apart, so that a slow look at the others does not delay a sign of life.
+	// Apart, and each beat for itself, so that neither a slow look at the others nor a slow beat delays the next sign of life.
 	var loops sync.WaitGroup
-	loops.Go(func() { every(ctx, beatEvery, l.beat) })
+	loops.Go(func() {
+		every(ctx, beatEvery, func(ctx context.Context) { loops.Go(func() { l.beat(ctx) }) })
+	})
 	loops.Go(func() { every(ctx, beatEvery, l.lookAround) })
 	loops.Wait()
 	l.leave(context.WithoutCancel(ctx))
@@ -174,7 +180,7 @@ func (l *Ledger) lookAround(ctx context.Context) {
 	for it := l.bucket.Objects(ctx, query); ; {
 		attrs, err := it.Next()
 		if errors.Is(err, iterator.Done) {
-			l.peers.look(began, found)
+			l.peers.look(began, time.Now(), found)
 			return
 		}
 		if err != nil {
@@ -189,7 +195,7 @@ func (l *Ledger) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, goneTime)
 	defer cancel()
 	// If it fails, the others find out by watching.
-	_ = retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
+	_ = retry.Do(ctx, gcs.Retryable, func(ctx context.Context) error {
 		return l.bucket.Object(workersPrefix + l.worker).Delete(ctx)
 	})
 }

@@ -75,7 +75,7 @@ func (c *Controls) Control(ctx context.Context, submission string) (worker.Contr
 // Ask returns the submission's control as it is now.
 func (c *Controls) Ask(ctx context.Context, submission string) (worker.Control, error) {
 	var text []byte
-	err := retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
+	err := retry.Do(ctx, gcs.Retryable, func(ctx context.Context) error {
 		r, err := c.object(submission).NewReader(ctx)
 		if err != nil {
 			return err
@@ -100,7 +100,7 @@ func (c *Controls) Ask(ctx context.Context, submission string) (worker.Control, 
 
 // Set changes what is to become of the submission's jobs.
 func (c *Controls) Set(ctx context.Context, submission string, control worker.Control) error {
-	err := retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
+	err := retry.Do(ctx, gcs.Retryable, func(ctx context.Context) error {
 		w := c.object(submission).NewWriter(ctx)
 		w.ContentType = "text/plain"
 		w.ChunkSize = 0

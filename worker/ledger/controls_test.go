@@ -57,14 +57,15 @@ func TestTakenForDead(t *testing.T) {
 		looks []ledger.Look
 		want  bool
 	}{
-		"never seen":                     {nil, false},
-		"seen once":                      {[]ledger.Look{{At: 0, Generation: 1}}, false},
-		"beating":                        {[]ledger.Look{{At: 0, Generation: 1}, {At: 10, Generation: 2}, {At: 20, Generation: 3}, {At: 30, Generation: 4}}, false},
-		"silent for less than the bound": {[]ledger.Look{{At: 0, Generation: 1}, {At: 9, Generation: 1}, {At: 19, Generation: 1}}, false},
-		"silent for the bound":           {[]ledger.Look{{At: 0, Generation: 1}, {At: 10, Generation: 1}, {At: 20, Generation: 1}}, true},
-		"a gap in the watching":          {[]ledger.Look{{At: 0, Generation: 1}, {At: 3600, Generation: 1}}, false},
-		"watched anew after the gap":     {[]ledger.Look{{At: 0, Generation: 1}, {At: 3600, Generation: 1}, {At: 3610, Generation: 1}, {At: 3620, Generation: 1}}, true},
-		"came back":                      {[]ledger.Look{{At: 0, Generation: 1}, {At: 10, Generation: 1}, {At: 20, Generation: 1}, {At: 25, Generation: 2}}, false},
+		"never seen":                           {nil, false},
+		"seen once":                            {[]ledger.Look{{At: 0, Generation: 1}}, false},
+		"beating":                              {[]ledger.Look{{At: 0, Generation: 1}, {At: 10, Generation: 2}, {At: 20, Generation: 3}, {At: 30, Generation: 4}}, false},
+		"silent for less than the bound":       {[]ledger.Look{{At: 0, Generation: 1}, {At: 9, Generation: 1}, {At: 19, Generation: 1}}, false},
+		"silent for the bound":                 {[]ledger.Look{{At: 0, Generation: 1}, {At: 10, Generation: 1}, {At: 20, Generation: 1}}, true},
+		"a gap in the watching":                {[]ledger.Look{{At: 0, Generation: 1}, {At: 3600, Generation: 1}}, false},
+		"watched anew after the gap":           {[]ledger.Look{{At: 0, Generation: 1}, {At: 3600, Generation: 1}, {At: 3610, Generation: 1}, {At: 3620, Generation: 1}}, true},
+		"first seen at the end of a slow look": {[]ledger.Look{{At: 0, Took: 8, Generation: 1}, {At: 10, Generation: 1}, {At: 20, Generation: 1}}, false},
+		"came back":                            {[]ledger.Look{{At: 0, Generation: 1}, {At: 10, Generation: 1}, {At: 20, Generation: 1}, {At: 25, Generation: 2}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

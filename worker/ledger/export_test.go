@@ -18,9 +18,10 @@ func Backdate(c *Controls, submission string, by time.Duration) {
 	c.known.Add(submission, a)
 }
 
-// Look is what one look at the others found of a worker: at which second, and which generation.
+// Look is what one look at the others found of a worker: at which second it began, how many it took, and which generation.
 type Look struct {
 	At         int
+	Took       int
 	Generation int64
 }
 
@@ -29,7 +30,8 @@ func TakenForDead(looks []Look) bool {
 	var p peers
 	start := time.Now()
 	for _, l := range looks {
-		p.look(start.Add(time.Duration(l.At)*time.Second), map[string]int64{"w": l.Generation})
+		began := start.Add(time.Duration(l.At) * time.Second)
+		p.look(began, began.Add(time.Duration(l.Took)*time.Second), map[string]int64{"w": l.Generation})
 	}
 	_, silent := p.silent("w")
 	return silent

@@ -92,7 +92,7 @@ func (l *Ledger) Claim(ctx context.Context, jobID string, digest jobs.Digest) (w
 	}
 	mine := &record{State: claimed, Worker: l.worker, Nonce: rand.Text(), Digest: digest.String(), At: time.Now().UTC()}
 	var standing worker.Standing
-	err = retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
+	err = retry.Do(ctx, gcs.Retryable, func(ctx context.Context) error {
 		var err error
 		standing, err = l.claim(ctx, jobID, digest, mine)
 		return err
@@ -147,8 +147,13 @@ func (l *Ledger) reclaim(ctx context.Context, jobID string, digest jobs.Digest, 
 	if err != nil {
 		return worker.Standing{}, err
 	}
+	if found.State == claimed {
+		spent.Abandoned++ // written with the claim: this worker may die as well before it accounts for it
+	}
 	next := *mine
-	next.Spent = found.Spent
+	if err := next.setSpent(spent); err != nil {
+		return worker.Standing{}, err
+	}
 	generation, err = l.write(ctx, jobID, &next, storage.Conditions{GenerationMatch: generation})
 	switch {
 	case gcs.PreconditionFailed(err):
@@ -156,16 +161,15 @@ func (l *Ledger) reclaim(ctx context.Context, jobID string, digest jobs.Digest, 
 	case err != nil:
 		return worker.Standing{}, err
 	}
-	standing := granted(jobID, digest, generation, spent)
-	standing.Abandoned = found.State == claimed
-	return standing, nil
+	return granted(jobID, digest, generation, spent), nil
 }
 
 func granted(jobID string, digest jobs.Digest, generation int64, spent worker.Spent) worker.Standing {
 	return worker.Standing{
-		State:  worker.Granted,
-		Ticket: worker.Ticket{JobID: jobID, Digest: digest, Generation: generation},
-		Spent:  spent,
+		State:     worker.Granted,
+		Ticket:    worker.Ticket{JobID: jobID, Digest: digest, Generation: generation},
+		Spent:     spent,
+		Abandoned: spent.Abandoned > 0,
 	}
 }
 
@@ -174,7 +178,7 @@ func (l *Ledger) Confirm(ctx context.Context, t worker.Ticket) error {
 	if l.pulse.unbroken(t.Series) {
 		return nil
 	}
-	err := retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
+	err := retry.Do(ctx, gcs.Retryable, func(ctx context.Context) error {
 		attrs, err := l.bucket.Object(objectName(t.JobID)).Attrs(ctx)
 		if err == nil && attrs.Generation != t.Generation {
 			return worker.ErrFenced
@@ -217,7 +221,7 @@ func (l *Ledger) newRecord(s state, t worker.Ticket) *record {
 
 // swap replaces the ticket's claim. A failed precondition after a lost answer may be this very write; the nonce tells.
 func (l *Ledger) swap(ctx context.Context, t worker.Ticket, next *record) error {
-	return retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
+	return retry.Do(ctx, gcs.Retryable, func(ctx context.Context) error {
 		_, err := l.write(ctx, t.JobID, next, storage.Conditions{GenerationMatch: t.Generation})
 		if !gcs.PreconditionFailed(err) {
 			return err

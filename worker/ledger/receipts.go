@@ -38,7 +38,7 @@ func (r *Receipts) PutReceipt(ctx context.Context, row *schemas.SubmissionRow) e
 	if err != nil {
 		return fmt.Errorf("receipt of %s: %w", row.GetSubmission(), err)
 	}
-	err = retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
+	err = retry.Do(ctx, gcs.Retryable, func(ctx context.Context) error {
 		w := r.bucket.Object(receiptName(row.GetSubmission())).NewWriter(ctx)
 		w.ContentType = "application/json"
 		w.ChunkSize = 0
@@ -56,7 +56,7 @@ func (r *Receipts) PutReceipt(ctx context.Context, row *schemas.SubmissionRow) e
 // Receipt returns the newest receipt of a submission, or nil when there is none.
 func (r *Receipts) Receipt(ctx context.Context, submission string) (*schemas.SubmissionRow, error) {
 	row := &schemas.SubmissionRow{}
-	err := retry.Do(ctx, storage.ShouldRetry, func(ctx context.Context) error {
+	err := retry.Do(ctx, gcs.Retryable, func(ctx context.Context) error {
 		in, err := r.bucket.Object(receiptName(submission)).NewReader(ctx)
 		if err != nil {
 			return err

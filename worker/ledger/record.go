@@ -37,6 +37,7 @@ type spentRecord struct {
 	Throttled int               `json:"throttled"`
 	NanoUSD   jobs.USD          `json:"nano_usd"`
 	Fallback  bool              `json:"fallback,omitempty"`
+	Abandoned int               `json:"abandoned,omitempty"`
 	Attempts  []json.RawMessage `json:"attempts,omitempty"`
 }
 
@@ -57,7 +58,7 @@ func decode(in io.Reader) (*record, error) {
 
 func (r *record) setSpent(s worker.Spent) error {
 	attempts, err := encodeAttempts(s.Attempts)
-	r.Spent = &spentRecord{Calls: s.Calls, Throttled: s.Throttled, NanoUSD: s.Cost, Fallback: s.Fallback, Attempts: attempts}
+	r.Spent = &spentRecord{Calls: s.Calls, Throttled: s.Throttled, NanoUSD: s.Cost, Fallback: s.Fallback, Abandoned: s.Abandoned, Attempts: attempts}
 	return err
 }
 
@@ -67,7 +68,8 @@ func (r *record) spent() (worker.Spent, error) {
 	}
 	attempts, err := decodeAttempts(r.Spent.Attempts)
 	return worker.Spent{
-		Calls: r.Spent.Calls, Throttled: r.Spent.Throttled, Cost: r.Spent.NanoUSD, Fallback: r.Spent.Fallback, Attempts: attempts,
+		Calls: r.Spent.Calls, Throttled: r.Spent.Throttled, Cost: r.Spent.NanoUSD, Fallback: r.Spent.Fallback, Abandoned: r.Spent.Abandoned,
+		Attempts: attempts,
 	}, err
 }
 

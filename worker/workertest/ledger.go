@@ -135,7 +135,6 @@ func (l *OpenLedger) Claim(ctx context.Context, jobID string, digest jobs.Digest
 	}
 	defer l.shared.mu.Unlock()
 	e := l.shared.jobs[jobID]
-	abandoned := false
 	switch {
 	case e == nil:
 		e = &entry{digest: digest}
@@ -148,7 +147,7 @@ func (l *OpenLedger) Claim(ctx context.Context, jobID string, digest jobs.Digest
 		if e.holder == l.worker || !l.shared.dead(e.holder) {
 			return worker.Standing{State: worker.Busy, Holder: e.holder}, nil
 		}
-		abandoned = true
+		e.spent.Abandoned++
 	}
 	l.shared.generation++
 	e.state, e.holder, e.generation = worker.Granted, l.worker, l.shared.generation
@@ -156,7 +155,7 @@ func (l *OpenLedger) Claim(ctx context.Context, jobID string, digest jobs.Digest
 		State:     worker.Granted,
 		Ticket:    worker.Ticket{JobID: jobID, Digest: digest, Generation: e.generation, Series: series},
 		Spent:     e.spent,
-		Abandoned: abandoned,
+		Abandoned: e.spent.Abandoned > 0,
 	}, nil
 }
 

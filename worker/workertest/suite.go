@@ -111,6 +111,34 @@ func LedgerSuite(t *testing.T, open func(t *testing.T, workerID string) worker.L
 			t.Errorf("Confirm by the new holder: %v", err)
 		}
 	})
+	t.Run("workers that were lost one after the other are counted until somebody accounts for them", func(t *testing.T) {
+		for n, id := range []string{"lost-1", "lost-2"} {
+			t.Run("", func(t *testing.T) { // its Beat ends with this test
+				if s := claim(t, open(t, id), "unlucky", digest); s.Spent.Abandoned != n || s.Abandoned != (n > 0) {
+					t.Errorf("%s: %+v", id, s)
+				}
+			})
+		}
+		l := open(t, "w1")
+		now := claim(t, l, "unlucky", digest)
+		if !now.Abandoned || now.Spent.Abandoned != 2 {
+			t.Fatalf("%+v, want two abandoned claims", now)
+		}
+		// Given back without an account, as when the assets can't be looked at.
+		if err := l.Release(t.Context(), now.Ticket, now.Spent); err != nil {
+			t.Fatal(err)
+		}
+		again := claim(t, l, "unlucky", digest)
+		if !again.Abandoned || again.Spent.Abandoned != 2 {
+			t.Fatalf("after a release: %+v, want two abandoned claims", again)
+		}
+		if err := l.Release(t.Context(), again.Ticket, worker.Spent{Calls: 2}); err != nil {
+			t.Fatal(err)
+		}
+		if s := claim(t, l, "unlucky", digest); s.Abandoned || s.Spent.Calls != 2 {
+			t.Errorf("after the account: %+v", s)
+		}
+	})
 	t.Run("an old ticket is fenced", func(t *testing.T) {
 		l := open(t, "w1")
 		old := claim(t, l, "fenced", digest)

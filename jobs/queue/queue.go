@@ -147,7 +147,7 @@ func (q *Queue) subscriptionID() string {
 func (q *Queue) Receive(ctx context.Context, handle func(context.Context, *jobs.Delivery) jobs.Verdict) error {
 	sub := q.client.Subscriber(q.subscriptionID())
 	messages := max(q.cfg.MaxMessages, 1)
-	streams := min(max(q.cfg.Streams, 1), messages)
+	perStream, streams := share(messages, q.cfg.Streams)
 	sub.ReceiveSettings = pubsub.ReceiveSettings{
 		MaxExtension:               maxLease,
 		MinDurationPerAckExtension: leasePerExtension,
@@ -155,7 +155,7 @@ func (q *Queue) Receive(ctx context.Context, handle func(context.Context, *jobs.
 		// Per stream, so that the service sends no more than is handled. Otherwise each stream leases as many as all of them
 		// may handle, and the rest waits here while other workers are idle.
 		EnablePerStreamFlowControl: true,
-		MaxOutstandingMessages:     (messages + streams - 1) / streams,
+		MaxOutstandingMessages:     perStream,
 		MaxOutstandingBytes:        maxOutstandingBytes / streams,
 		NumGoroutines:              streams,
 		// Wait for the handlers, however long: they bound their own time after ctx has ended. A time-out here would cancel the
@@ -170,6 +170,17 @@ func (q *Queue) Receive(ctx context.Context, handle func(context.Context, *jobs.
 		return fmt.Errorf("receive: %w", explain(err, "subscription", q.subscriptionID()))
 	}
 	return nil
+}
+
+// share divides messages among at most so many streams, evenly. All streams together never take more: each message that is handled holds
+// a claim, and what is held beyond the calls that can be made waits for nothing. They may take a few less.
+func share(messages, streams int) (perStream, used int) {
+	streams = min(max(streams, 1), messages)
+	down, up := messages/streams, (messages+streams-1)/streams
+	if down*streams >= messages/up*up {
+		return down, streams
+	}
+	return up, messages / up
 }
 
 // deliver hands one message to the handler and carries out its verdict. receiving ends when the worker stops; work does not.

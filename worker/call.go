@@ -61,7 +61,7 @@ func (t *task) call() error {
 			if err != nil || !again {
 				return err
 			}
-			pause = max(pause, after)
+			pause += after
 		}
 		if err := retry.Sleep(hold, pause); err != nil {
 			return err
@@ -150,6 +150,9 @@ func (t *task) judge(err error) (again bool, after time.Duration, _ error) {
 		t.spent.Throttled++
 		t.tally.change(func(s *Stats) { s.Throttled++ })
 		return true, ce.RetryAfter, nil
+	case Unreached:
+		t.tally.change(func(s *Stats) { s.Unreached++ })
+		return true, ce.RetryAfter, nil
 	case Denied:
 		t.halt(fmt.Errorf("no job can be served: %w", ce))
 		return false, 0, ce
@@ -172,7 +175,7 @@ func (t *task) judge(err error) (again bool, after time.Duration, _ error) {
 	if t.calls.Err() != nil {
 		return false, 0, ce
 	}
-	return true, ce.RetryAfter, nil
+	return true, max(ce.RetryAfter, errorPause), nil
 }
 
 // spend counts one call.

@@ -142,10 +142,12 @@ const (
 	Denied
 	// Interrupted: the context ended before the request was sent. Nothing is paid.
 	Interrupted
+	// Unreached: the service could not be reached, and no request was sent. Nothing is paid. Wait, then try again.
+	Unreached
 )
 
 var kindNames = map[Kind]string{
-	Throttled: "throttled", Failing: "failing", Unanswered: "unanswered", Rejected: "rejected", Denied: "denied", Interrupted: "interrupted",
+	Throttled: "throttled", Failing: "failing", Unanswered: "unanswered", Rejected: "rejected", Denied: "denied", Interrupted: "interrupted", Unreached: "unreached",
 }
 
 // String returns the kind's name in lower case.

@@ -14,6 +14,7 @@ type Stats struct {
 	Repeated  int // messages of jobs that had already ended
 	Retried   int // messages given back
 	Throttled int // answers of 429 and 503
+	Unreached int // calls that were not sent, since the service could not be reached
 	TakenOver int // jobs taken over from workers that did not come back
 	Adopted   int // of these, the ones whose image was stored already
 	Fenced    int // ends discarded because another worker had taken the job over

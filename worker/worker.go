@@ -15,9 +15,11 @@ import (
 
 // Bounds of a job's life in a worker.
 const (
-	// MaxCalls bounds the calls for one job that may have been paid for, over all workers. Errors that survive three tries
-	// minutes apart do not go away by a fourth, and each may cost the price of an image.
+	// MaxCalls bounds the calls for one job that may have been paid for or that the service answered with an error, over all workers. What
+	// survives four tries does not go away by a fifth, and each may cost the price of an image.
 	MaxCalls = 4
+	// errorPause is the shortest pause after such a call. With the growing pauses on top, four tries span the restart of a service.
+	errorPause = 10 * time.Second
 	// maxHold bounds how long a job waits in a worker through throttling and failures. Then it goes back to the queue, where
 	// a worker with capacity may find it. With one call of ten minutes it stays far below the queue's longest lease.
 	maxHold = 10 * time.Minute

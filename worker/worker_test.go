@@ -530,6 +530,25 @@ func TestThrottlingIsWaitedThroughAndFree(t *testing.T) {
 	})
 }
 
+// A model that can't be reached for a while costs nothing and ends no job.
+func TestAnOutageOfTheModelIsWaitedThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		b := start(t, func(b *bench, ctx context.Context, j *jobs.Job, n int) (*worker.Answer, error) {
+			if time.Since(began) < time.Hour {
+				return nil, &worker.CallError{Kind: worker.Unreached, Lane: lane, Err: errors.New("connection refused")}
+			}
+			return succeed(b, ctx, j, n)
+		})
+		b.publish("patient", "")
+		time.Sleep(2 * time.Hour)
+		b.halt()
+		if row := b.row("patient"); row.GetOutcome() != "succeeded" || row.GetAttempts() != 1 || row.GetCostIsFallback() {
+			t.Errorf("row: %v", row)
+		}
+	})
+}
+
 func TestAJobDoesNotWaitForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, func(*bench, context.Context, *jobs.Job, int) (*worker.Answer, error) {

@@ -212,7 +212,7 @@ func runWithStats(ctx context.Context, w *worker.Worker, log *zap.Logger) error 
 func logStats(log *zap.Logger, message string, s worker.Stats) {
 	log.Info(message, zap.Int("in_flight", s.InFlight),
 		zap.Int("succeeded", s.Outcomes[jobs.Succeeded]), zap.Int("refused", s.Outcomes[jobs.Refused]), zap.Int("failed", s.Outcomes[jobs.Failed]),
-		zap.Int("repeated", s.Repeated), zap.Int("given_back", s.Retried), zap.Int("throttled", s.Throttled),
+		zap.Int("repeated", s.Repeated), zap.Int("given_back", s.Retried), zap.Int("throttled", s.Throttled), zap.Int("unreached", s.Unreached),
 		zap.Int("taken_over", s.TakenOver), zap.Int("adopted", s.Adopted), zap.Int("fenced", s.Fenced))
 }
 

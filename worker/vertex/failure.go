@@ -43,7 +43,7 @@ func (c *call) failure(ctx context.Context, err error) *worker.CallError {
 	case errors.As(err, &denied) && !denied.Temporary():
 		e.Kind, e.Detail = worker.Denied, detail(c.job, "no access token: "+denied.Error())
 	default:
-		e.Kind, e.Err = worker.Failing, safe(err)
+		e.Kind, e.Err = worker.Unreached, safe(err)
 	}
 	return e
 }

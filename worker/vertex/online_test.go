@@ -397,8 +397,8 @@ func TestNothingSent(t *testing.T) {
 		edit      func(*Config)
 		want      worker.Kind
 	}{
-		{"connection refused", refused, t.Context(), nil, worker.Failing},
-		{"TLS to a server without", strings.Replace(plain, "http:", "https:", 1), t.Context(), nil, worker.Failing},
+		{"connection refused", refused, t.Context(), nil, worker.Unreached},
+		{"TLS to a server without", strings.Replace(plain, "http:", "https:", 1), t.Context(), nil, worker.Unreached},
 		{"cancelled before", plain, cancelled, nil, worker.Interrupted},
 		{"dial takes too long", plain, t.Context(), func(c *Config) {
 			c.CallTimeout = 10 * time.Millisecond
@@ -406,7 +406,7 @@ func TestNothingSent(t *testing.T) {
 				<-ctx.Done()
 				return nil, context.Cause(ctx)
 			}}
-		}, worker.Failing},
+		}, worker.Unreached},
 		{"cancelled while dialling", plain, t.Context(), nil, worker.Interrupted},
 	}
 	for _, test := range tests {

@@ -186,7 +186,7 @@ func TestCredentials(t *testing.T) {
 		name string
 		err  error
 		want worker.Kind
-	}{{"good", nil, 0}, {"expired", expired, worker.Denied}, {"token service down", down, worker.Failing}, {"metadata server unreachable", errors.New("dial"), worker.Failing}}
+	}{{"good", nil, 0}, {"expired", expired, worker.Denied}, {"token service down", down, worker.Unreached}, {"metadata server unreachable", errors.New("dial"), worker.Unreached}}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			o := newOnline(t, server.URL, func(c *Config) {

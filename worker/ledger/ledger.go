@@ -1,12 +1,11 @@
 // Package ledger records in Cloud Storage who may spend money on a job and how each job ended: one small object per job,
 // changed only with generation preconditions.
 //
-//	           create, if absent                compare-and-swap
-//	(nothing) -------------------> claimed --------------------------> done
-//	                               |  ^  |^                            (final)
-//	              compare-and-swap |  |  ||  compare-and-swap by another worker,
-//	                               v  |  +|  when the holder is taken for dead
-//	                             released
+//	(nothing) --create, if absent--> claimed --compare-and-swap--> done
+//	                                 |  ^  ^ |
+//	                compare-and-swap |  |  | | compare-and-swap by another worker,
+//	                                 v  |  +-+ when the holder is taken for dead
+//	                               released
 //
 // A claim carries a nonce, so that a writer that lost the answer to its own write can tell its own claim from another's. A
 // writer whose swap fails has been fenced: what it has must be discarded.

@@ -147,7 +147,11 @@ func openEngine(ctx context.Context, f *workerFlags, s *settings, id string, log
 		return nil, err
 	}
 	e.add(storageClient.Close)
-	if e.lineage, err = lineage.New(ctx, s.lineageConfig()); err != nil {
+	rows := s.lineageConfig()
+	rows.Retrying = func(table string, n int, err error) {
+		log.Warn("rows are sent again", zap.String("table", table), zap.Int("rows", n), zap.Error(err))
+	}
+	if e.lineage, err = lineage.New(ctx, rows); err != nil {
 		return nil, err
 	}
 	e.add(func() error { return closeLineage(e.lineage) })

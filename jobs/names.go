@@ -3,7 +3,8 @@ package jobs
 import "strings"
 
 const (
-	idRule    = "may hold only a-z, 0-9 and -, 1 to 63 of them, and begins and ends with a letter or digit"
+	// IDRule is what ids must be, as the end of a sentence.
+	IDRule    = "may hold only a-z, 0-9 and -, 1 to 63 of them, and begins and ends with a letter or digit"
 	nameRule  = "may hold only a-z, 0-9, _ and -, 1 to 63 of them, and begins with a letter or digit"
 	labelRule = "as a label's name may hold only a-z, 0-9, _ and -, 1 to 63 of them, and begins with a letter"
 )

@@ -77,10 +77,10 @@ func defaultTo(value, fallback string) string {
 
 func (j *Job) checkNames(ps *Problems) {
 	if j.ID != "" && !ValidID(j.ID) {
-		ps.add("id", j.ID, idRule)
+		ps.add("id", j.ID, IDRule)
 	}
 	if !ValidID(j.Submission) {
-		ps.add("submission", j.Submission, idRule)
+		ps.add("submission", j.Submission, IDRule)
 	}
 	for _, f := range []struct{ field, value string }{{"campaign", j.Campaign}, {"client", j.Client}} {
 		if f.value != "" && !validName(f.value) {

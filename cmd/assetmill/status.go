@@ -13,6 +13,7 @@ import (
 
 	"github.com/assetmill/assetmill/internal/retry"
 	"github.com/assetmill/assetmill/jobs"
+	"github.com/assetmill/assetmill/jobs/submit"
 	"github.com/assetmill/assetmill/schemas"
 	"github.com/assetmill/assetmill/worker"
 	"github.com/assetmill/assetmill/worker/ledger"
@@ -23,8 +24,6 @@ import (
 const (
 	firstLook = 500 * time.Millisecond
 	lastLook  = 5 * time.Second
-	// lookBack is how far the clocks of submitters and workers may be apart.
-	lookBack = time.Hour
 )
 
 // Status is where a submission stands. It is what --json prints; scripts rely on the names.
@@ -68,7 +67,7 @@ func (r *statusReader) read(ctx context.Context, submission string) (*Status, er
 	if receipt == nil {
 		return nil, errNoSubmission(submission)
 	}
-	since := time.UnixMicro(receipt.GetFirstSubmittedAt()).Add(-lookBack)
+	since := time.UnixMicro(receipt.GetFirstSubmittedAt()).Add(-submit.ClockSkew)
 	counts, err := r.rows.Counts(ctx, lineage.Scope{Submission: submission, Since: since})
 	if err != nil {
 		return nil, err

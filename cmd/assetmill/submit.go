@@ -87,11 +87,9 @@ deadline, region, retention, label.NAME. Other columns travel along into lineage
 
 // submitConnections are the services that a submission talks to, and how to leave them.
 type submitConnections struct {
-	ports   submit.Ports
-	queue   *queue.Queue
-	lineage *lineage.Lineage
-	status  *statusReader
-	close   func()
+	ports  submit.Ports
+	status *statusReader
+	close  func()
 }
 
 func (a *app) submit(ctx context.Context, f *submitFlags, names []string) error {
@@ -231,7 +229,7 @@ func (a *app) connectSubmit(ctx context.Context) (_ *submitConnections, err erro
 		ports: submit.Ports{
 			Publisher: q, Lineage: doneRows{rows}, Receipts: receipts, References: assets.New(storageClient, s.bucket),
 		},
-		queue: q, lineage: rows, status: &statusReader{receipts, ledger.NewControls(storageClient, s.workBucket), rows}, close: c.close,
+		status: &statusReader{receipts, ledger.NewControls(storageClient, s.workBucket), rows}, close: c.close,
 	}, nil
 }
 

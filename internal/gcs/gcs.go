@@ -64,6 +64,19 @@ func Retryable(err error) bool {
 	}
 }
 
+// Put writes a small object as one request and returns its generation. It does not try again; the client's default buffer of 16 MiB for
+// each writer, which is there to do so, would be wasted on it.
+func Put(ctx context.Context, o *storage.ObjectHandle, contentType string, data []byte) (generation int64, err error) {
+	w := o.NewWriter(ctx)
+	w.ContentType = contentType
+	w.ChunkSize = 0
+	_, err = w.Write(data)
+	if err = errors.Join(err, w.Close()); err != nil {
+		return 0, err
+	}
+	return w.Attrs().Generation, nil
+}
+
 // Check returns an error that says in one sentence what to do when a bucket is missing or may not be used. The name of the
 // setting that chose the bucket is part of the sentence.
 func Check(ctx context.Context, b *storage.BucketHandle, name, setting string) error {

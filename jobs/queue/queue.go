@@ -261,7 +261,7 @@ func (q *Queue) CheckSubscription(ctx context.Context) error {
 func explain(err error, what, name string) error {
 	switch status.Code(err) {
 	case codes.NotFound:
-		return fmt.Errorf("%s %s does not exist: create it (deploy/ has the Terraform), or set ASSETMILL_PROJECT to the project that has it: %w", what, name, err)
+		return fmt.Errorf("%s %s does not exist: create it, or set ASSETMILL_PROJECT to the project that has it: %w", what, name, err)
 	case codes.PermissionDenied, codes.Unauthenticated:
 		role := "roles/pubsub.publisher"
 		if what == "subscription" {

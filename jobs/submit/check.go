@@ -60,8 +60,9 @@ func (s *submission) checkRow(file int, row *csvfile.Row, bad *csvfile.RowError,
 		return s.reject(bad)
 	}
 	e := entry{place{file, row.Number}, len(row.Jobs)}
+	*s.receipt.Jobs += int64(len(row.Jobs))
+	s.progress.Jobs = *s.receipt.Jobs
 	if row.Jobs[0].Mode == jobs.Batch && !s.opts.BatchServed {
-		*s.receipt.Jobs += int64(len(row.Jobs)) // rejectLate takes them off again
 		return s.rejectLate(e, "mode", "batch", "is not served yet; leave the cell empty or write online")
 	}
 	for _, j := range row.Jobs {
@@ -81,8 +82,6 @@ func (s *submission) checkRow(file int, row *csvfile.Row, bad *csvfile.RowError,
 	for _, uri := range row.Jobs[0].References {
 		refs.check(e, uri)
 	}
-	*s.receipt.Jobs += int64(len(row.Jobs))
-	s.progress.Jobs = *s.receipt.Jobs
 	return nil
 }
 

@@ -16,8 +16,8 @@ import (
 // maxUnconfirmed bounds the jobs that are sent and not yet accepted by the topic.
 const maxUnconfirmed = 10_000
 
-// clockSkew is how far the clocks of submitters and workers may be apart. A job may end before its submission began, by so much.
-const clockSkew = time.Hour
+// ClockSkew is how far the clocks of submitters and workers may be apart. A job may end before its submission began, by so much.
+const ClockSkew = time.Hour
 
 // continueEarlier takes over from the submission's earlier receipt, if there is one, and returns the jobs that have ended.
 func (s *submission) continueEarlier(ctx context.Context) (*doneSet, error) {
@@ -48,7 +48,7 @@ func (s *submission) continueEarlier(ctx context.Context) (*doneSet, error) {
 
 // since is when the first of the submission's jobs can have ended.
 func (s *submission) since() time.Time {
-	return time.UnixMicro(s.receipt.FirstSubmittedAt).Add(-clockSkew)
+	return time.UnixMicro(s.receipt.FirstSubmittedAt).Add(-ClockSkew)
 }
 
 // sameFiles reports whether two receipts are for the same content.

@@ -44,7 +44,7 @@ type place struct {
 
 func newSubmission(files []File, opts Options, ports Ports) (*submission, error) {
 	if opts.Submission != "" && !jobs.ValidID(opts.Submission) {
-		return nil, jobs.Problems{{Field: "submission", Value: jobs.Shorten(opts.Submission), Message: "may hold only a-z, 0-9 and -, 1 to 63 of them, and begins and ends with a letter or digit"}}
+		return nil, jobs.Problems{{Field: "submission", Value: jobs.Shorten(opts.Submission), Message: jobs.IDRule}}
 	}
 	ids, err := newKeys()
 	if err != nil {

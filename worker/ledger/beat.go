@@ -158,11 +158,8 @@ func (l *Ledger) beat(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, beatTime)
 	defer cancel()
 	began := time.Now()
-	w := l.bucket.Object(workersPrefix + l.worker).NewWriter(ctx)
-	w.ContentType = "text/plain"
-	w.ChunkSize = 0
-	_, err := w.Write(strconv.AppendInt(nil, began.Unix(), 10)) // for people; nobody reads it
-	if err = errors.Join(err, w.Close()); err == nil {
+	text := strconv.AppendInt(nil, began.Unix(), 10) // for people; nobody reads it
+	if _, err := gcs.Put(ctx, l.bucket.Object(workersPrefix+l.worker), "text/plain", text); err == nil {
 		l.pulse.beat(began)
 	}
 }

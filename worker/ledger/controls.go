@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -101,11 +100,8 @@ func (c *Controls) Ask(ctx context.Context, submission string) (worker.Control, 
 // Set changes what is to become of the submission's jobs.
 func (c *Controls) Set(ctx context.Context, submission string, control worker.Control) error {
 	err := retry.Do(ctx, gcs.Retryable, func(ctx context.Context) error {
-		w := c.object(submission).NewWriter(ctx)
-		w.ContentType = "text/plain"
-		w.ChunkSize = 0
-		_, err := io.WriteString(w, words[control])
-		return errors.Join(err, w.Close())
+		_, err := gcs.Put(ctx, c.object(submission), "text/plain", []byte(words[control]))
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("control of %s: %w", submission, err)

@@ -31,7 +31,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -241,16 +240,7 @@ func (l *Ledger) write(ctx context.Context, jobID string, r *record, cond storag
 	if err != nil {
 		return 0, err
 	}
-	w := l.bucket.Object(objectName(jobID)).If(cond).NewWriter(ctx)
-	w.ContentType = "application/json"
-	w.ChunkSize = 0 // one request; the default allocates 16 MiB for each writer
-	if _, err := w.Write(data); err != nil {
-		return 0, errors.Join(err, w.Close())
-	}
-	if err := w.Close(); err != nil {
-		return 0, err
-	}
-	return w.Attrs().Generation, nil
+	return gcs.Put(ctx, l.bucket.Object(objectName(jobID)).If(cond), "application/json", data)
 }
 
 func (l *Ledger) read(ctx context.Context, jobID string) (*record, int64, error) {

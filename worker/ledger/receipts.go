@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -39,13 +38,8 @@ func (r *Receipts) PutReceipt(ctx context.Context, row *schemas.SubmissionRow) e
 		return fmt.Errorf("receipt of %s: %w", row.GetSubmission(), err)
 	}
 	err = retry.Do(ctx, gcs.Retryable, func(ctx context.Context) error {
-		w := r.bucket.Object(receiptName(row.GetSubmission())).NewWriter(ctx)
-		w.ContentType = "application/json"
-		w.ChunkSize = 0
-		if _, err := w.Write(data); err != nil {
-			return errors.Join(err, w.Close())
-		}
-		return w.Close()
+		_, err := gcs.Put(ctx, r.bucket.Object(receiptName(row.GetSubmission())), "application/json", data)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("receipt of %s: %w", row.GetSubmission(), err)

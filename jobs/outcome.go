@@ -37,6 +37,7 @@ const (
 	ReasonBadAnswer            Reason = "bad_answer"            // failed: answers that hold no usable image, again and again
 	ReasonAttemptsExhausted    Reason = "attempts_exhausted"    // failed: errors until the bound on attempts
 
+	ReasonNoLane     Reason = "no_lane"     // failed: no lane of the worker serves the job; on dead letters and events only
 	ReasonRowRefused Reason = "row_refused" // failed: lineage can't store the row; on dead letters only
 
 	ReasonCancelled Reason = "cancelled" // cancelled
@@ -57,6 +58,7 @@ var outcomeOf = map[Reason]Outcome{
 	ReasonRejected:             Failed,
 	ReasonBadAnswer:            Failed,
 	ReasonAttemptsExhausted:    Failed,
+	ReasonNoLane:               Failed,
 	ReasonRowRefused:           Failed,
 	ReasonCancelled:            Cancelled,
 }

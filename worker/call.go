@@ -33,40 +33,97 @@ const (
 // defaultTier is what a call is counted at whose lane nobody knows.
 const defaultTier = "standard"
 
-// call has the model make the image. It waits through throttling, and tries again after errors that may pass, within the
-// bounds on calls and on time. It returns nil when the job has come to its end: an answer, or a failure. It returns an error
-// when the job must go back to the queue.
+// call has the model make the image. It waits for a lane, through throttling too, and tries again after errors that may pass,
+// within the bounds on calls and on time. It returns nil when the job has come to its end: an answer, or a failure. It returns an
+// error when the job must go back to the queue.
 func (t *task) call() error {
-	if t.answer != nil {
-		return nil // adopted
-	}
-	hold, cancel := context.WithTimeoutCause(t.calls, maxHold, errHeldTooLong)
+	// Waiting ends with the worker's receiving; a call that has begun goes on, since it may be paid.
+	waiting, cancel := context.WithTimeoutCause(t.receiving, maxHold, errHeldTooLong)
 	defer cancel()
 	backoff := gax.Backoff{Initial: firstPause, Max: lastPause, Multiplier: 2}
-	for {
-		if may, err := t.mayCall(hold); !may || err != nil {
+	for t.answer == nil && t.failure == nil {
+		if may, err := t.mayCall(waiting); !may || err != nil {
 			return err
 		}
-		t.called, t.calling = time.Now(), true
-		// The call itself is bounded by the model's own time-out, not by the hold: a call that has begun may be paid.
-		answer, err := t.ports.Model.Generate(t.calls, t.job)
-		t.answered, t.calling = time.Now(), false
-		pause := backoff.Pause()
-		if err == nil {
-			if t.accept(answer) {
-				return nil
-			}
-		} else {
-			again, after, err := t.judge(err)
-			if err != nil || !again {
-				return err
-			}
-			pause += after
+		permit, err := t.ports.Lanes.Next(waiting, t.job)
+		if err != nil {
+			return t.laneless(waiting, err)
 		}
-		if err := retry.Sleep(hold, pause); err != nil {
+		// The wait may have been long.
+		if may, err := t.mayCall(waiting); !may || err != nil {
+			permit.Drop()
+			return err
+		}
+		pause, err := t.callBy(permit)
+		if err != nil {
+			return err
+		}
+		if pause > 0 && retry.Sleep(waiting, pause+backoff.Pause()) != nil {
+			return t.whyNot(waiting)
+		}
+		if err := t.lookAgain(); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// callBy makes one call, and says how long to wait at least before another, if there must be another. With an error the job must go
+// back to the queue.
+func (t *task) callBy(permit Permit) (pause time.Duration, _ error) {
+	t.lane = permit.Lane()
+	t.called, t.calling = time.Now(), true
+	answer, err := t.generate(permit)
+	t.answered, t.calling = time.Now(), false
+	if err != nil {
+		return t.judge(err)
+	}
+	return t.accept(answer), nil
+}
+
+// generate makes the call that the permit stands for. It is bounded by the model's own time-out, not by the wait.
+func (t *task) generate(permit Permit) (*Answer, error) {
+	give := permit.Drop // if the model panics, which says nothing about the lane
+	defer func() { give() }()
+	answer, err := t.ports.Model.Generate(t.calls, Call{Job: t.job, Lane: permit.Lane(), Prefix: t.ports.Assets.Prefix(t.job)})
+	give = func() { permit.End(err) }
+	return answer, err
+}
+
+// laneless says what it means that no lane was found.
+func (t *task) laneless(waiting context.Context, err error) error {
+	switch {
+	case errors.Is(err, ErrLanesShut):
+		t.halt(fmt.Errorf("no job can be served: %w", err))
+		return err
+	case waiting.Err() != nil:
+		return t.whyNot(waiting)
+	default:
+		return err
+	}
+}
+
+// whyNot is the reason why the job waits no longer.
+func (t *task) whyNot(waiting context.Context) error {
+	if t.receiving.Err() != nil {
+		return errStopping
+	}
+	return context.Cause(waiting)
+}
+
+// lookAgain looks whether a call whose answer was lost has left its image in the bucket, so that it need not be paid for again.
+func (t *task) lookAgain() error {
+	if !t.unsure || t.answer != nil {
+		return nil
+	}
+	asset, found, err := t.ports.Assets.Find(t.settle, t.job)
+	if err != nil {
+		return err
+	}
+	if t.unsure = false; found {
+		t.adopt(asset, "adopted from a call whose answer was lost")
+	}
+	return nil
 }
 
 var errHeldTooLong = fmt.Errorf("the job waited %s for the model", maxHold)
@@ -81,12 +138,10 @@ func (e errWait) Error() string { return e.why }
 
 // mayCall decides, just before a call, whether it may be made. Otherwise the job has come to its end (nil), or must go back to
 // the queue (an error).
-func (t *task) mayCall(hold context.Context) (bool, error) {
+func (t *task) mayCall(waiting context.Context) (bool, error) {
 	switch {
-	case t.receiving.Err() != nil:
-		return false, errStopping
-	case hold.Err() != nil:
-		return false, context.Cause(hold)
+	case waiting.Err() != nil:
+		return false, t.whyNot(waiting)
 	case !t.job.Deadline.IsZero() && time.Now().After(t.job.Deadline):
 		t.failure = &failure{jobs.ReasonDeadlinePassed, "the deadline " + t.job.Deadline.UTC().Format(time.RFC3339) + " had passed"}
 		return false, nil
@@ -110,10 +165,8 @@ func (t *task) mayCall(hold context.Context) (bool, error) {
 	return true, nil
 }
 
-// accept takes a complete answer. It reports whether the job has come to its end with it.
-func (t *task) accept(a *Answer) bool {
-	t.lane = a.Lane
-	cost := t.cfg.Catalogue.Cost(t.job.Model, a.Lane.Tier, a.Usage)
+// accept takes a complete answer. A pause says that the job has not come to its end with it.
+func (t *task) accept(a *Answer) (pause time.Duration) {
 	attempt := t.attempt(resultImage, string(a.Reason), a.Detail)
 	attempt.HttpStatus = 200
 	attempt.ResponseId, attempt.TrafficType = a.ResponseID, a.TrafficType
@@ -124,58 +177,82 @@ func (t *task) accept(a *Answer) bool {
 		attempt.Result = resultUseless
 	}
 	setUsage(attempt, a.Usage)
-	t.spend(attempt, cost, a.UsageMissing)
+	t.spend(attempt, t.cost(a), a.UsageMissing)
 	if a.Reason != jobs.ReasonBadAnswer {
 		t.answer = a
-		return true
+		return 0
 	}
 	if t.spent.Calls >= MaxCalls {
 		t.answer = a
 		t.failure = &failure{jobs.ReasonBadAnswer, a.Detail}
-		return true
+		return 0
 	}
-	return false
+	return errorPause
 }
 
-// judge decides what an error of a call means for the job: whether to try again, and after which pause at least; or, with an
-// error, that the job must go back to the queue.
-func (t *task) judge(err error) (again bool, after time.Duration, _ error) {
+// judge decides what an error of a call means for the job: it has come to its end, or another call may be tried after at least the
+// pause; or, with an error, the job must go back to the queue.
+func (t *task) judge(err error) (pause time.Duration, _ error) {
 	var ce *CallError
 	if !errors.As(err, &ce) {
-		return false, 0, err // not of the closed set: a programming error of the model; never guess about money
+		return 0, err // not of the closed set: a programming error of the model; never guess about money
 	}
-	t.lane = ce.Lane
 	switch ce.Kind {
 	case Throttled:
+		// The lanes know how long to wait, and there may be another.
 		t.spent.Throttled++
 		t.tally.change(func(s *Stats) { s.Throttled++ })
-		return true, ce.RetryAfter, nil
+		return 0, nil
 	case Unreached:
 		t.tally.change(func(s *Stats) { s.Unreached++ })
-		return true, ce.RetryAfter, nil
+		return firstPause, nil
 	case Denied:
-		t.halt(fmt.Errorf("no job can be served: %w", ce))
-		return false, 0, ce
+		return 0, nil // the lane is shut; there may be another
 	case Interrupted:
-		return false, 0, ce
+		return 0, ce
 	case Rejected:
 		t.spend(t.attemptError(resultError, ce), 0, false)
 		t.failure = &failure{ce.Reason, ce.Detail}
-		return false, 0, nil
+		return 0, nil
 	case Unanswered:
 		// It may be paid for. Counting it at the price of an image keeps budgets on the safe side.
-		t.spend(t.attemptError(resultUnknown, ce), t.cfg.Catalogue.Estimate(t.job, ce.Lane.Tier), true)
+		t.unsure = true
+		t.spend(t.attemptError(resultUnknown, ce), t.estimate(t.lane), true)
 	default:
 		t.spend(t.attemptError(resultError, ce), 0, false)
 	}
-	if t.spent.Calls >= MaxCalls {
-		t.failure = &failure{jobs.ReasonAttemptsExhausted, fmt.Sprintf("%d calls failed; the last: %s", t.spent.Calls, ce.Error())}
-		return false, 0, nil
-	}
 	if t.calls.Err() != nil {
-		return false, 0, ce
+		return 0, ce
 	}
-	return true, max(ce.RetryAfter, errorPause), nil
+	if t.spent.Calls >= MaxCalls && !t.unsure {
+		t.failure = &failure{jobs.ReasonAttemptsExhausted, fmt.Sprintf("%d calls failed; the last: %s", t.spent.Calls, ce.Error())}
+		return 0, nil
+	}
+	return max(ce.RetryAfter, errorPause), nil
+}
+
+// estimate is what a call should cost that nobody has counted.
+func (t *task) estimate(l Lane) jobs.USD {
+	switch {
+	case l.ImagePrice != nil:
+		return *l.ImagePrice
+	case l.Tier == "":
+		return t.cfg.Catalogue.Estimate(t.job, defaultTier)
+	default:
+		return t.cfg.Catalogue.Estimate(t.job, l.Tier)
+	}
+}
+
+// cost is what an answer costs.
+func (t *task) cost(a *Answer) jobs.USD {
+	switch {
+	case t.lane.ImagePrice == nil:
+		return t.cfg.Catalogue.Cost(t.job.Model, t.lane.Tier, a.Usage)
+	case a.Reason == jobs.ReasonImage:
+		return *t.lane.ImagePrice
+	default:
+		return 0
+	}
 }
 
 // spend counts one call.

@@ -7,3 +7,9 @@ var ErrFenced = errors.New("the job is no longer held by this ticket")
 
 // ErrRowRefused says that lineage can never store a row as it is. Trying again is useless.
 var ErrRowRefused = errors.New("lineage refuses the row")
+
+// ErrNoLane says that no lane of this worker serves what a job asks for, or that those that did are shut.
+var ErrNoLane = errors.New("no lane serves the job")
+
+// ErrLanesShut says that every lane of this worker is shut: no job can be served.
+var ErrLanesShut = errors.New("every lane is shut")

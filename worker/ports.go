@@ -88,25 +88,62 @@ type Record struct {
 	Attempts   []*schemas.AttemptRow
 }
 
-// Model makes calls.
-type Model interface {
-	// Generate makes one call for the job and waits for its answer. The error is a [*CallError]. An answer whose Image is
-	// not nil must be released by the caller.
-	Generate(ctx context.Context, j *jobs.Job) (*Answer, error)
+// Lanes decides by which lane a job's next call goes, and when.
+type Lanes interface {
+	// Next waits until a call for the job may begin, and returns the right to make it. Three things may go wrong; the error
+	//  1. wraps [ErrLanesShut]: no lane of this worker is left, so no job can be served;
+	//  2. wraps [ErrNoLane]: no lane of this worker serves what the job asks for, or those that did are shut. Its text says
+	//     which and why;
+	//  3. is ctx's cause: ctx ended first.
+	Next(ctx context.Context, j *jobs.Job) (Permit, error)
 }
 
-// Lane is one way to get a call served.
+// Permit is the right to begin one call. Its holder calls End or Drop, once.
+type Permit interface {
+	Lane() Lane
+	// End says how the call ended: nil, or what Generate returned.
+	End(err error)
+	// Drop says that the call was not made.
+	Drop()
+}
+
+// Lane is one way to get a call served. It is a value, and its name is unique in a worker.
 type Lane struct {
 	Name     string
-	Tier     string // as in the catalogue
+	Project  string
 	Location string // Vertex location
+	Model    string // the catalogue's id
+	Tier     string // as in the catalogue
+	// Host takes calls instead of the location's own: host[:port], of a dedicated endpoint or a private one.
+	Host string
+	// Endpoint is the id of a dedicated endpoint, which takes predict calls. Empty for the models that Google serves.
+	Endpoint string
+	// ImagePrice is what an image costs here, where the catalogue's list price does not hold. Nil: it holds.
+	ImagePrice *jobs.USD
+}
+
+// Model makes calls.
+type Model interface {
+	// Generate makes one call and waits for its answer. The error is a [*CallError]. An answer whose Image is not nil must be
+	// released by the caller.
+	Generate(ctx context.Context, c Call) (*Answer, error)
+}
+
+// Call is what is asked of a model.
+type Call struct {
+	Job  *jobs.Job
+	Lane Lane
+	// Prefix is where the model may write the image itself, if it can: `gs://bucket/folder/`, of this job alone. Empty: the
+	// image comes with the answer.
+	Prefix string
 }
 
 // Answer is what a model said. Reason is one of the image and refusal reasons, or jobs.ReasonBadAnswer for an answer that is
-// complete, well formed and useless.
+// complete, well formed and useless. Either Image or Written is set if and only if Reason is jobs.ReasonImage.
 type Answer struct {
 	Reason       jobs.Reason
-	Image        *Image // not nil if and only if Reason is jobs.ReasonImage
+	Image        *Image
+	Written      string // gs:// URI of an image that the model wrote itself, below Call.Prefix
 	Detail       string // the model's words on a refusal, shortened; never the prompt
 	FinishReason string // as the model named it
 	Ratings      []*schemas.SafetyRating
@@ -115,7 +152,6 @@ type Answer struct {
 	ModelVersion string
 	TrafficType  string
 	ResponseID   string
-	Lane         Lane
 }
 
 // Image is a picture as the model returned it, byte for byte.
@@ -138,7 +174,7 @@ const (
 	Unanswered
 	// Rejected: the service will never serve this request. The job ends as failed.
 	Rejected
-	// Denied: this worker may not call this model (401, 403, 404). No job can be served: the worker must stop.
+	// Denied: this worker may not call this model by this lane (401, 403, 404). Nothing is paid. Try another lane.
 	Denied
 	// Interrupted: the context ended before the request was sent. Nothing is paid.
 	Interrupted
@@ -187,7 +223,13 @@ type Assets interface {
 	// write wins: when Asset.Existing is true, the image given was discarded and Asset describes the stored one. Store
 	// retries by itself until ctx ends.
 	Store(ctx context.Context, j *jobs.Job, image *Image) (Asset, error)
-	// Find returns the asset that is stored for the job, if there is one, whatever its media type.
+	// Prefix returns where the model may write the job's image itself, as Call.Prefix says; empty when it may not.
+	Prefix(j *jobs.Job) string
+	// Take makes an image that the model wrote itself, below Prefix, the job's asset. It is Store for an image that never
+	// came here.
+	Take(ctx context.Context, j *jobs.Job, uri string) (Asset, error)
+	// Find returns the asset that is stored for the job, if there is one, whatever its media type. An image that a model wrote
+	// itself and that nobody has taken counts: it is taken.
 	Find(ctx context.Context, j *jobs.Job) (asset Asset, found bool, err error)
 }
 

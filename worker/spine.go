@@ -33,10 +33,15 @@ func (t *task) process() jobs.Verdict {
 	}
 	t.ticket, t.spent = standing.Ticket, standing.Spent
 
+	t.unsure = leftUnsure(t.spent)
+
 	if standing.Abandoned {
 		if err := t.inherit(); err != nil {
 			return t.giveUp(err)
 		}
+	}
+	if err := t.lookAgain(); err != nil {
+		return t.giveUp(err)
 	}
 	if err := t.call(); err != nil {
 		return t.giveUp(err)
@@ -59,6 +64,11 @@ func (t *task) process() jobs.Verdict {
 
 var errIDConflict = errors.New("the id belongs to a job with other content: give this one an id of its own, or publish the first one's content unchanged")
 
+// leftUnsure reports whether the last call for a job ended without an answer.
+func leftUnsure(s Spent) bool {
+	return len(s.Attempts) > 0 && s.Attempts[len(s.Attempts)-1].GetResult() == resultUnknown
+}
+
 // task is one message on its way along the spine.
 type task struct {
 	*run
@@ -70,7 +80,8 @@ type task struct {
 	ticket  Ticket
 	spent   Spent
 
-	lane     Lane
+	lane     Lane      // of the last call
+	unsure   bool      // whether the last call may have made an image whose answer was lost
 	called   time.Time // when the last call began
 	calling  bool      // whether it is under way
 	answered time.Time // when its answer was complete
@@ -117,9 +128,7 @@ func (t *task) inherit() error {
 	result, reason := resultUnknown, reasonAbandoned
 	if found {
 		result, reason = resultImage, reasonAdopted
-		t.asset, t.stored = asset, time.Now()
-		t.answer = &Answer{Reason: jobs.ReasonImage, Detail: "adopted from a worker that did not come back", Usage: t.job.EstimatedUsage(), UsageMissing: true}
-		t.tally.change(func(s *Stats) { s.Adopted++ })
+		t.adopt(asset, "adopted from a worker that did not come back")
 	}
 	t.tally.change(func(s *Stats) { s.TakenOver++ })
 	// Workers that died one after the other count one by one: a job that kills its workers must come to an end.
@@ -131,19 +140,34 @@ func (t *task) inherit() error {
 	return nil
 }
 
+// adopt ends the job with an asset that is stored already.
+func (t *task) adopt(asset Asset, detail string) {
+	t.asset, t.stored = asset, time.Now()
+	t.answer = &Answer{Reason: jobs.ReasonImage, Detail: detail, Usage: t.job.EstimatedUsage(), UsageMissing: true}
+	t.tally.change(func(s *Stats) { s.Adopted++ })
+}
+
 func (t *task) spendAbandoned(result, reason string) {
 	row := t.attempt(result, reason, "the call of a worker that did not come back; nobody knows what it cost")
-	t.spend(row, t.cfg.Catalogue.Estimate(t.job, defaultTier), true)
+	t.spend(row, t.estimate(Lane{}), true)
 }
 
 // store makes the image durable, if there is one. The image's memory is free afterwards.
 func (t *task) store() error {
-	if t.answer == nil || t.answer.Image == nil {
+	var put func() (Asset, error)
+	switch {
+	case t.answer == nil || t.asset.URI != "":
+		return nil
+	case t.answer.Image != nil:
+		defer t.answer.Image.Blob.Release()
+		put = func() (Asset, error) { return t.ports.Assets.Store(t.settle, t.job, t.answer.Image) }
+	case t.answer.Written != "":
+		put = func() (Asset, error) { return t.ports.Assets.Take(t.settle, t.job, t.answer.Written) }
+	default:
 		return nil
 	}
-	defer t.answer.Image.Blob.Release()
 	for {
-		asset, err := t.ports.Assets.Store(t.settle, t.job, t.answer.Image)
+		asset, err := put()
 		if err == nil {
 			t.asset, t.stored = asset, time.Now()
 			break
@@ -213,8 +237,24 @@ func (t *task) giveUp(cause error) jobs.Verdict {
 	}
 	if err := t.ports.Ledger.Release(t.settle, t.ticket, t.spent); err != nil {
 		cause = errors.Join(cause, err)
+	} else if errors.Is(cause, ErrNoLane) {
+		return t.turnAway(cause)
 	}
 	return t.retry("the job is given back", cause, after)
+}
+
+// turnAway ends a message whose job no lane of this worker can serve. The claim is released, so that the message can be sent again
+// from the dead letters once there is a lane; whoever waits for the job is told.
+func (t *task) turnAway(cause error) jobs.Verdict {
+	detail := jobs.Cut(cause.Error(), maxDetail)
+	row := t.row()
+	row.Outcome, row.Reason, row.Detail = string(jobs.ReasonNoLane.Outcome()), string(jobs.ReasonNoLane), detail
+	if err := t.ports.Results.Publish(t.settle, t.result(row)); err != nil {
+		return t.retry("the result could not be announced", err, troublePause)
+	}
+	t.tally.change(func(s *Stats) { s.TurnedAway++ })
+	t.cfg.Log.Warn("no lane for a job", t.fields(zap.String("detail", detail))...)
+	return jobs.Verdict{Action: jobs.Dead, Reason: jobs.ReasonNoLane, Detail: detail}
 }
 
 func (t *task) retry(what string, cause error, after time.Duration) jobs.Verdict {

@@ -9,15 +9,16 @@ import (
 // Stats is what a worker has done since it began, for its own progress lines. What became of a submission is derived from
 // lineage, never from these.
 type Stats struct {
-	InFlight  int // messages being handled
-	Outcomes  map[jobs.Outcome]int
-	Repeated  int // messages of jobs that had already ended
-	Retried   int // messages given back
-	Throttled int // answers of 429 and 503
-	Unreached int // calls that were not sent, since the service could not be reached
-	TakenOver int // jobs taken over from workers that did not come back
-	Adopted   int // of these, the ones whose image was stored already
-	Fenced    int // ends discarded because another worker had taken the job over
+	InFlight   int // messages being handled
+	Outcomes   map[jobs.Outcome]int
+	Repeated   int // messages of jobs that had already ended
+	Retried    int // messages given back
+	Throttled  int // answers of 429 and 503
+	Unreached  int // calls that were not sent, since the service could not be reached
+	TakenOver  int // jobs taken over from workers that did not come back
+	Adopted    int // of these, the ones whose image was stored already
+	TurnedAway int // jobs that no lane could serve
+	Fenced     int // ends discarded because another worker had taken the job over
 }
 
 type tally struct {

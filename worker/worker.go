@@ -56,6 +56,7 @@ type Ports struct {
 	Queue    Queue
 	Controls Controls
 	Ledger   Ledger
+	Lanes    Lanes
 	Model    Model
 	Assets   Assets
 	Lineage  Lineage
@@ -156,7 +157,7 @@ func (r *run) handle(_ context.Context, d *jobs.Delivery) (v jobs.Verdict) {
 		v = jobs.Verdict{Action: jobs.Retry, Detail: "panic", After: troublePause}
 		if t.calling {
 			t.answered = time.Now()
-			t.spend(t.attempt(resultUnknown, reasonPanic, fmt.Sprint(p)), t.cfg.Catalogue.Estimate(t.job, defaultTier), true)
+			t.spend(t.attempt(resultUnknown, reasonPanic, fmt.Sprint(p)), t.estimate(t.lane), true)
 		}
 		if t.ticket.JobID != "" {
 			v = t.giveUp(fmt.Errorf("panic: %v", p))

@@ -37,6 +37,8 @@ type bench struct {
 	down     atomic.Pointer[string] // the operation that fails, if any
 
 	hurry      chan struct{}
+	lanes      *workertest.Lanes
+	refuse     atomic.Bool // whether no lane serves any job
 	refuseRows atomic.Bool // whether lineage can't store generation rows
 }
 
@@ -71,8 +73,14 @@ func (b *bench) run() { b.runAs("w1") }
 func (b *bench) runAs(id string) {
 	ctx, stop := context.WithCancel(b.t.Context())
 	b.stop = stop
+	b.lanes = &workertest.Lanes{Lane: lane, Refuse: func(j *jobs.Job) error {
+		if b.refuse.Load() {
+			return fmt.Errorf("%w: nothing is served in its region", worker.ErrNoLane)
+		}
+		return nil
+	}}
 	w := worker.New(worker.Config{ID: id, Version: "test", Catalogue: jobs.DefaultCatalogue(), Log: zap.NewNop(), Hurry: b.hurry}, worker.Ports{
-		Queue: b.queue, Controls: b.controls, Ledger: b.ledger.Open(id, b.hook), Model: b.model, Assets: b.assets, Lineage: b.lineage, Results: b.results,
+		Queue: b.queue, Controls: b.controls, Ledger: b.ledger.Open(id, b.hook), Lanes: b.lanes, Model: b.model, Assets: b.assets, Lineage: b.lineage, Results: b.results,
 	})
 	go func() { b.ended <- w.Run(ctx) }()
 }
@@ -87,6 +95,9 @@ func (b *bench) halt() error {
 	whole, reserveErr := b.budget.Reserve(ctx, budgetBytes, budgetBytes)
 	if reserveErr != nil {
 		b.t.Errorf("images were not released: %v", reserveErr)
+	}
+	if n := b.lanes.Out(); n != 0 {
+		b.t.Errorf("%d permits were not given back", n)
 	}
 	whole.Release()
 	return err
@@ -103,7 +114,7 @@ func (b *bench) image(text string) *worker.Answer {
 		b.t.Fatal(err)
 	}
 	return &worker.Answer{
-		Reason: jobs.ReasonImage, FinishReason: "STOP", Lane: lane,
+		Reason: jobs.ReasonImage, FinishReason: "STOP",
 		Image: &worker.Image{Blob: bl, MimeType: "image/png", Width: 1024, Height: 1024},
 		Usage: jobs.Usage{Prompt: 10, Image: 1120, Total: 1130},
 	}
@@ -181,7 +192,7 @@ func TestFinishedJobIsNeverCalledAgain(t *testing.T) {
 					if reason == jobs.ReasonImage {
 						return b.image("x"), nil
 					}
-					return &worker.Answer{Reason: reason, Lane: lane, Detail: "no"}, nil
+					return &worker.Answer{Reason: reason, Detail: "no"}, nil
 				})
 				for range 5 {
 					b.publish("twice", "")
@@ -383,7 +394,7 @@ func TestAJobThatKillsProcessesEnds(t *testing.T) {
 			})
 			id := fmt.Sprintf("doomed-%d", n)
 			doomed := worker.New(worker.Config{ID: id, Version: "test", Catalogue: jobs.DefaultCatalogue(), Log: zap.NewNop()}, worker.Ports{
-				Queue: b.queue, Controls: b.controls, Ledger: b.ledger.Open(id, hook), Model: b.model, Assets: b.assets, Lineage: b.lineage, Results: b.results,
+				Queue: b.queue, Controls: b.controls, Ledger: b.ledger.Open(id, hook), Lanes: b.lanes, Model: b.model, Assets: b.assets, Lineage: b.lineage, Results: b.results,
 			})
 			ctx, kill := context.WithCancel(t.Context())
 			killed.Go(func() { _ = doomed.Run(ctx) })
@@ -759,7 +770,7 @@ func TestALateJobIsNotCalled(t *testing.T) {
 func TestUselessAnswersAreTriedAgainWithinTheBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, func(b *bench, _ context.Context, _ *jobs.Job, n int) (*worker.Answer, error) {
-			return &worker.Answer{Reason: jobs.ReasonBadAnswer, FinishReason: "MAX_TOKENS", Detail: "cut short", Usage: jobs.Usage{Text: 100}, Lane: lane}, nil
+			return &worker.Answer{Reason: jobs.ReasonBadAnswer, FinishReason: "MAX_TOKENS", Detail: "cut short", Usage: jobs.Usage{Text: 100}}, nil
 		})
 		b.publish("useless", "")
 		time.Sleep(time.Hour)

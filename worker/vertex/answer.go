@@ -72,7 +72,7 @@ func endingOf(finish string) ending {
 // policy: what a filter blocked is never stored.
 func (c *call) answer(resp *genai.GenerateContentResponse) *worker.Answer {
 	a := &worker.Answer{
-		ModelVersion: shorten(resp.ModelVersion), ResponseID: shorten(resp.ResponseID), Lane: c.lane,
+		ModelVersion: shorten(resp.ModelVersion), ResponseID: shorten(resp.ResponseID),
 	}
 	candidate := &genai.Candidate{}
 	if len(resp.Candidates) > 0 && resp.Candidates[0] != nil {

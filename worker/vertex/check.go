@@ -15,19 +15,19 @@ import (
 // checkTimeout bounds a check. It counts the tokens of one word.
 const checkTimeout = 30 * time.Second
 
-// Check asks Vertex, at no cost, whether this worker may call a model in a location. The error wraps a
+// Check asks Vertex, at no cost, whether this worker may make calls by a lane. The error wraps a
 // [*worker.CallError] whose kind is Denied when it may not, and another when Vertex could not be asked.
-func (o *Online) Check(ctx context.Context, model, location string) error {
-	e := o.probe(ctx, model, location)
+func (o *Online) Check(ctx context.Context, lane worker.Lane) error {
+	e := o.probe(ctx, lane)
 	if e == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", o.advice(e, model, location), e)
+	return fmt.Errorf("%s: %w", advice(e), e)
 }
 
 // advice is the sentence that says what to do about a failed check.
-func (o *Online) advice(e *worker.CallError, model, location string) string {
-	where := fmt.Sprintf("model %s in location %s of project %s", model, location, o.cfg.Project)
+func advice(e *worker.CallError) string {
+	where := fmt.Sprintf("model %s in location %s of project %s", e.Lane.Model, e.Lane.Location, e.Lane.Project)
 	switch {
 	case e.Kind != worker.Denied:
 		return "can't tell whether this worker may call " + where
@@ -42,15 +42,14 @@ func (o *Online) advice(e *worker.CallError, model, location string) string {
 	}
 }
 
-func (o *Online) probe(ctx context.Context, model, location string) *worker.CallError {
-	lane := worker.Lane{Name: "check/" + location, Location: location}
-	client, err := o.at(ctx, location)
+func (o *Online) probe(ctx context.Context, lane worker.Lane) *worker.CallError {
+	client, err := o.at(ctx, lane)
 	if err != nil {
 		return &worker.CallError{Kind: worker.Denied, Lane: lane, Err: err}
 	}
 	c, callCtx, done := o.newCall(ctx, &jobs.Job{}, lane, checkTimeout)
 	defer done()
-	if _, err = client.Models.CountTokens(callCtx, model, genai.Text("check"), nil); err != nil {
+	if _, err = client.Models.CountTokens(callCtx, lane.Model, genai.Text("check"), nil); err != nil {
 		return c.failure(ctx, err)
 	}
 	return nil
@@ -62,7 +61,7 @@ func (o *Online) explain(ctx context.Context, e *worker.CallError, j *jobs.Job) 
 	if e.Kind != worker.Denied || e.Status == http.StatusUnauthorized || e.Status == 0 || len(j.References) == 0 {
 		return e
 	}
-	if o.probe(ctx, j.Model.ID, e.Lane.Location) == nil {
+	if o.probe(ctx, e.Lane) == nil {
 		e.Kind, e.Reason = worker.Rejected, jobs.ReasonReferenceUnavailable
 	}
 	return e

@@ -86,7 +86,7 @@ func TestEmulatorAnswers(t *testing.T) {
 		t.Run(test.prompt, func(t *testing.T) {
 			t.Parallel()
 			o := newOnline(t, s.URL(), nil)
-			a, err := o.Generate(t.Context(), newJob(t, func(m *schemas.Job) { m.Prompt = test.prompt }))
+			a, err := o.Generate(t.Context(), callOf(newJob(t, func(m *schemas.Job) { m.Prompt = test.prompt })))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -180,12 +180,12 @@ func TestEmulatorLoad(t *testing.T) {
 				all.Go(func() {
 					prompt := fmt.Sprintf("cup %d [[fault:429x1]]", i)
 					job := newJob(t, func(m *schemas.Job) { m.Prompt = prompt })
-					_, err := o.Generate(t.Context(), job)
+					_, err := o.Generate(t.Context(), callOf(job))
 					var e *worker.CallError
 					if !errors.As(err, &e) || e.Kind != worker.Throttled {
 						t.Errorf("first call: %v", err)
 					}
-					a, err := o.Generate(t.Context(), job)
+					a, err := o.Generate(t.Context(), callOf(job))
 					if err != nil {
 						t.Errorf("second call: %v", err)
 						return

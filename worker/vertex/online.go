@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -41,18 +39,15 @@ const (
 	defaultMaxConns = 3200
 )
 
-// Config says how to reach Vertex AI. Project and Budget are required.
+// Config says how to reach Vertex AI. Budget is required.
 type Config struct {
-	Project string
-	// Location is where jobs run that may run anywhere, if their model is served there; else they run in `global`. A job
-	// with a data region always runs there. Default: `global`.
-	Location string
-	// BaseURL is an address such as http://127.0.0.1:9 that stands for Vertex in all locations. Default: Google's host of
-	// each location.
+	// Lanes are all lanes of the worker. A call in the tier standard bypasses provisioned throughput where one of them is
+	// provisioned for the same project, location and model; elsewhere it leaves the choice to Vertex, which is provisioned throughput if
+	// the project has any, then pay-as-you-go.
+	Lanes []worker.Lane
+	// BaseURL is an address such as http://127.0.0.1:9 that stands for Vertex in all lanes, whatever their hosts. Default: the
+	// lane's host, or Google's host of its location.
 	BaseURL string
-	// Tier is the catalogue's name of the tier to ask for: `provisioned`, `standard` or `flex`. Default: Vertex's own
-	// choice, which is provisioned throughput where the project has any, then standard; the lane is called standard.
-	Tier string
 	// Budget bounds the image bytes in memory.
 	Budget *blob.Budget
 
@@ -80,11 +75,12 @@ type Online struct {
 	cfg    Config
 	client *http.Client
 	close  func()
+	shared map[place]bool // where the tier standard must say so
 	// maxImage is maxImageBytes, but for tests.
 	maxImage int64
 
-	mu        sync.Mutex
-	locations map[string]*genai.Client // made when first needed; no more than the catalogue has
+	mu      sync.Mutex
+	clients map[site]*genai.Client // made when first needed; no more than there are lanes
 }
 
 var _ worker.Model = (*Online)(nil)
@@ -97,7 +93,7 @@ func New(ctx context.Context, cfg Config) (*Online, error) {
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = defaultMaxConns
 	}
-	o := &Online{cfg: cfg, close: func() {}, maxImage: maxImageBytes, locations: map[string]*genai.Client{}}
+	o := &Online{cfg: cfg, close: func() {}, shared: sharedPlaces(cfg.Lanes), maxImage: maxImageBytes, clients: map[site]*genai.Client{}}
 	base := cfg.Transport
 	if base == nil {
 		t := newTransport(cfg.MaxConns, cfg.HTTP2)
@@ -118,14 +114,13 @@ func New(ctx context.Context, cfg Config) (*Online, error) {
 }
 
 func (cfg *Config) check() error {
-	if cfg.Project == "" {
-		return errors.New("no project is given")
-	}
 	if cfg.Budget == nil {
 		return errors.New("no byte budget is given")
 	}
-	if !slices.Contains([]string{"", "provisioned", "standard", "flex"}, cfg.Tier) {
-		return fmt.Errorf("tier %q is unknown; allowed: provisioned, standard, flex", cfg.Tier)
+	for _, l := range cfg.Lanes {
+		if err := checkLane(l); err != nil {
+			return err
+		}
 	}
 	if cfg.BaseURL == "" {
 		return nil
@@ -174,23 +169,23 @@ func (q quotaProject) RoundTrip(req *http.Request) (*http.Response, error) {
 // Close gives up idle connections. Calls in flight end as they would have.
 func (o *Online) Close() { o.close() }
 
-// Generate makes one call for the job, as worker.Model says.
+// Generate makes one call, as worker.Model says.
 //
 // An image that is larger than 64 MiB is an answer with ReasonBadAnswer, since it was complete, is paid for, and its usage
 // is known.
-func (o *Online) Generate(ctx context.Context, j *jobs.Job) (*worker.Answer, error) {
-	lane := o.lane(j)
+func (o *Online) Generate(ctx context.Context, call worker.Call) (*worker.Answer, error) {
+	j, lane := call.Job, call.Lane
 	if ctx.Err() != nil {
 		return nil, &worker.CallError{Kind: worker.Interrupted, Lane: lane, Err: context.Cause(ctx)}
 	}
-	client, err := o.at(ctx, lane.Location)
+	client, err := o.at(ctx, lane)
 	if err != nil {
 		return nil, &worker.CallError{Kind: worker.Denied, Lane: lane, Err: err}
 	}
-	timeout := o.timeout(j)
+	timeout := o.timeout(j, lane)
 	c, callCtx, done := o.newCall(ctx, j, lane, timeout)
 	defer done()
-	resp, err := client.Models.GenerateContent(callCtx, j.Model.ID, contents(j), o.config(j, timeout))
+	resp, err := client.Models.GenerateContent(callCtx, j.Model.ID, contents(j), o.config(j, lane, timeout))
 	if err != nil {
 		return nil, o.explain(ctx, c.failure(ctx, err), j)
 	}
@@ -209,23 +204,11 @@ func (o *Online) newCall(ctx context.Context, j *jobs.Job, lane worker.Lane, tim
 	return c, context.WithValue(callCtx, callKey{}, c), done
 }
 
-func (o *Online) lane(j *jobs.Job) worker.Lane {
-	location := j.Region
-	if location == jobs.GlobalRegion && slices.Contains(j.Model.Locations, o.cfg.Location) {
-		location = o.cfg.Location
-	}
-	tier := o.cfg.Tier
-	if tier == "" {
-		tier = "standard"
-	}
-	return worker.Lane{Name: tier + "/" + location, Tier: tier, Location: location}
-}
-
-func (o *Online) timeout(j *jobs.Job) time.Duration {
+func (o *Online) timeout(j *jobs.Job, lane worker.Lane) time.Duration {
 	switch {
 	case o.cfg.CallTimeout > 0:
 		return o.cfg.CallTimeout
-	case o.cfg.Tier == "flex":
+	case lane.Tier == tierFlex:
 		return CallTimeoutFlex
 	case j.Size == "4K":
 		return CallTimeout4K
@@ -234,62 +217,32 @@ func (o *Online) timeout(j *jobs.Job) time.Duration {
 	}
 }
 
-// at returns the SDK's client for a location.
-func (o *Online) at(ctx context.Context, location string) (*genai.Client, error) {
+// at returns the SDK's client for a lane.
+func (o *Online) at(ctx context.Context, lane worker.Lane) (*genai.Client, error) {
+	if err := checkLane(lane); err != nil {
+		return nil, err
+	}
+	s := siteOf(lane)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if c := o.locations[location]; c != nil {
+	if c := o.clients[s]; c != nil {
 		return c, nil
 	}
 	base := o.cfg.BaseURL
 	if base == "" {
-		base = hostOf(location) // always explicit, or the SDK would let an environment variable override it
+		base = "https://" + s.host + "/" // always explicit, or the SDK would let an environment variable override it
+	}
+	header := http.Header{}
+	if o.cfg.UserAgent != "" {
+		header.Set("User-Agent", o.cfg.UserAgent)
 	}
 	c, err := genai.NewClient(ctx, &genai.ClientConfig{
-		Backend: genai.BackendVertexAI, Project: o.cfg.Project, Location: location, HTTPClient: o.client,
-		HTTPOptions: genai.HTTPOptions{BaseURL: base, APIVersion: apiVersion, Headers: o.headers()},
+		Backend: genai.BackendVertexAI, Project: s.project, Location: s.location, HTTPClient: o.client,
+		HTTPOptions: genai.HTTPOptions{BaseURL: base, APIVersion: apiVersion, Headers: header},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make a client for location %s: %w", location, err)
+		return nil, fmt.Errorf("make a client for lane %s: %w", lane.Name, err)
 	}
-	o.locations[location] = c
+	o.clients[s] = c
 	return c, nil
-}
-
-// hostOf returns the address of Vertex in a location.
-func hostOf(location string) string {
-	switch location {
-	case jobs.GlobalRegion:
-		return "https://aiplatform.googleapis.com/"
-	case "us", "eu":
-		return "https://aiplatform." + location + ".rep.googleapis.com/"
-	default:
-		return "https://" + location + "-aiplatform.googleapis.com/"
-	}
-}
-
-// headers are those of every request: who asks, and for which tier.
-func (o *Online) headers() http.Header {
-	h := http.Header{}
-	if o.cfg.UserAgent != "" {
-		h.Set("User-Agent", o.cfg.UserAgent)
-	}
-	const requestType = "X-Vertex-AI-LLM-Request-Type"
-	switch o.cfg.Tier {
-	case "provisioned":
-		h.Set(requestType, "dedicated")
-	case "standard":
-		h.Set(requestType, "shared")
-	case "flex":
-		h.Set(requestType, "shared")
-		h.Set("X-Vertex-AI-LLM-Shared-Request-Type", "flex")
-	}
-	return h
-}
-
-// callHeaders are those of one call. The SDK would send the context's deadline as X-Server-Timeout, but the call's clock is
-// not a deadline.
-func callHeaders(timeout time.Duration) http.Header {
-	server := max(timeout-serverTimeoutMargin, timeout/2)
-	return http.Header{"X-Server-Timeout": {strconv.Itoa(max(int(server.Seconds()), 1))}}
 }

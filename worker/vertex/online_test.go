@@ -46,10 +46,18 @@ func newJob(t testing.TB, edit func(*schemas.Job)) *jobs.Job {
 	return j
 }
 
+// laneOf returns the lane that a job takes without a lane file.
+func laneOf(j *jobs.Job) worker.Lane {
+	return worker.Lane{Name: "standard/" + j.Region, Project: "p-1", Location: j.Region, Model: j.Model.ID, Tier: "standard"}
+}
+
+// callOf returns the call for a job by its lane.
+func callOf(j *jobs.Job) worker.Call { return worker.Call{Job: j, Lane: laneOf(j)} }
+
 // newOnline returns an Online against a server, and its budget. At the end of the test the whole budget must be free.
 func newOnline(t testing.TB, url string, edit func(*Config)) *Online {
 	t.Helper()
-	cfg := Config{Project: "p-1", BaseURL: url, NoAuth: true, Budget: blob.NewBudget(capacity), UserAgent: "assetmill/test"}
+	cfg := Config{BaseURL: url, NoAuth: true, Budget: blob.NewBudget(capacity), UserAgent: "assetmill/test"}
 	if edit != nil {
 		edit(&cfg)
 	}
@@ -178,7 +186,7 @@ func TestAnswers(t *testing.T) {
 				calls.Add(1)
 				respond(http.StatusOK, test.body)(w, r)
 			}), nil)
-			a, err := o.Generate(t.Context(), newJob(t, nil))
+			a, err := o.Generate(t.Context(), callOf(newJob(t, nil)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -212,7 +220,7 @@ func TestAnswerFields(t *testing.T) {
 	t.Parallel()
 	const extra = `,"safetyRatings":[{"category":"HARM_CATEGORY_HATE_SPEECH","probability":"LOW","severity":"HARM_SEVERITY_LOW","blocked":true}]`
 	o := newOnline(t, serve(t, respond(http.StatusOK, candidate("IMAGE_SAFETY", extra))), nil)
-	a, err := o.Generate(t.Context(), newJob(t, nil))
+	a, err := o.Generate(t.Context(), callOf(newJob(t, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +229,6 @@ func TestAnswerFields(t *testing.T) {
 		Ratings:      []*schemas.SafetyRating{{Category: "HARM_CATEGORY_HATE_SPEECH", Probability: "LOW", Severity: "HARM_SEVERITY_LOW", Blocked: true}},
 		Usage:        jobs.Usage{Prompt: 20, Text: 9, Image: 1120, Thought: 30, Total: 1179},
 		ModelVersion: "gemini-3-pro-image", TrafficType: "ON_DEMAND", ResponseID: "r-1",
-		Lane: worker.Lane{Name: "standard/global", Tier: "standard", Location: "global"},
 	}
 	if diff := cmp.Diff(want, a, protocmp.Transform()); diff != "" {
 		t.Errorf("answer (-want +got):\n%s", diff)
@@ -249,7 +256,7 @@ func TestUsage(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			body := `{"candidates":[{"content":{"parts":[` + test.parts + `]},"finishReason":"STOP"}]` + test.usage + `}`
-			a, err := newOnline(t, serve(t, respond(http.StatusOK, body)), nil).Generate(t.Context(), job)
+			a, err := newOnline(t, serve(t, respond(http.StatusOK, body)), nil).Generate(t.Context(), callOf(job))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -359,7 +366,7 @@ func TestErrors(t *testing.T) {
 					m.References = []string{"gs://bucket/object.png"}
 				}
 			})
-			a, err := o.Generate(t.Context(), j)
+			a, err := o.Generate(t.Context(), callOf(j))
 			var e *worker.CallError
 			if !errors.As(err, &e) {
 				t.Fatalf("answer %+v, error %v; want a CallError", a, err)
@@ -425,7 +432,7 @@ func TestNothingSent(t *testing.T) {
 					}}
 				}
 			}
-			_, err := newOnline(t, test.url, edit).Generate(ctx, newJob(t, nil))
+			_, err := newOnline(t, test.url, edit).Generate(ctx, callOf(newJob(t, nil)))
 			var e *worker.CallError
 			if !errors.As(err, &e) || e.Kind != test.want || e.Status != 0 {
 				t.Errorf("error %v, want kind %v", err, test.want)
@@ -483,7 +490,7 @@ func TestCancelled(t *testing.T) {
 					}
 					o.cfg.CallTimeout = 50 * time.Millisecond
 				}
-				_, err := o.Generate(ctx, newJob(t, nil))
+				_, err := o.Generate(ctx, callOf(newJob(t, nil)))
 				var e *worker.CallError
 				if !errors.As(err, &e) || e.Kind != worker.Unanswered {
 					t.Fatalf("error %v, want unanswered", err)
@@ -519,7 +526,7 @@ func TestBudget(t *testing.T) {
 		errs := make(chan error, calls)
 		for range calls {
 			go func() {
-				a, err := o.Generate(t.Context(), job)
+				a, err := o.Generate(t.Context(), callOf(job))
 				if err == nil {
 					if a.Image == nil || a.Image.Blob.Len() != int64(len(pic)) {
 						err = fmt.Errorf("answer %+v", a)
@@ -591,7 +598,7 @@ func TestTimeouts(t *testing.T) {
 					})
 				})
 				start := time.Now()
-				_, err := o.Generate(t.Context(), job)
+				_, err := o.Generate(t.Context(), callOf(job))
 				var e *worker.CallError
 				if !errors.As(err, &e) || e.Kind != worker.Unanswered || !errors.Is(err, errCallTimeout) {
 					t.Errorf("error %v", err)
@@ -618,11 +625,11 @@ func TestConnectionReuse(t *testing.T) {
 		respond(200, candidate("STOP", "", `{"text":"no"}`))(w, r)
 	}), nil)
 	for range 2 {
-		if _, err := o.Generate(t.Context(), newJob(t, nil)); err != nil {
+		if _, err := o.Generate(t.Context(), callOf(newJob(t, nil))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, err := o.Generate(t.Context(), newJob(t, nil))
+	_, err := o.Generate(t.Context(), callOf(newJob(t, nil)))
 	var e *worker.CallError
 	if !errors.As(err, &e) || e.Kind != worker.Unanswered {
 		t.Errorf("error %v, want unanswered", err)
@@ -643,7 +650,7 @@ func TestRefusalsDoNotWaitForTheBudget(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hold.Release()
-	if a, err := o.Generate(t.Context(), newJob(t, nil)); err != nil || a.Reason != jobs.ReasonModelDeclined {
+	if a, err := o.Generate(t.Context(), callOf(newJob(t, nil))); err != nil || a.Reason != jobs.ReasonModelDeclined {
 		t.Errorf("answer %+v, error %v", a, err)
 	}
 }
@@ -661,7 +668,7 @@ func TestCancelledWhileWaitingForTheBudget(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hold.Release()
-	_, err = o.Generate(ctx, newJob(t, nil))
+	_, err = o.Generate(ctx, callOf(newJob(t, nil)))
 	var e *worker.CallError
 	if !errors.As(err, &e) || e.Kind != worker.Unanswered {
 		t.Errorf("error %v, want unanswered", err)
@@ -684,7 +691,7 @@ func TestTooLargeImage(t *testing.T) {
 	} {
 		o := newOnline(t, serve(t, respond(200, candidate("STOP", "", test.parts...))), nil)
 		o.maxImage = limit
-		a, err := o.Generate(t.Context(), newJob(t, nil))
+		a, err := o.Generate(t.Context(), callOf(newJob(t, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/genai"
 
 	"github.com/assetmill/assetmill/jobs"
+	"github.com/assetmill/assetmill/worker"
 )
 
 // contents returns what the model is to see: the references, then the prompt that speaks of them.
@@ -19,7 +20,7 @@ func contents(j *jobs.Job) []*genai.Content {
 }
 
 // config returns everything else of a request.
-func (o *Online) config(j *jobs.Job, timeout time.Duration) *genai.GenerateContentConfig {
+func (o *Online) config(j *jobs.Job, lane worker.Lane, timeout time.Duration) *genai.GenerateContentConfig {
 	once := false
 	cfg := &genai.GenerateContentConfig{
 		ResponseModalities: []string{"TEXT", "IMAGE"},
@@ -29,7 +30,7 @@ func (o *Online) config(j *jobs.Job, timeout time.Duration) *genai.GenerateConte
 		Labels:             labels(j),
 		// The SDK continues an unfinished answer with a second paid request unless told not to.
 		AutomaticContinuation: &once,
-		HTTPOptions:           &genai.HTTPOptions{Headers: callHeaders(timeout)},
+		HTTPOptions:           &genai.HTTPOptions{Headers: o.headers(lane, timeout)},
 	}
 	// Models that make one size only are asked for none: some of them refuse the field.
 	if len(j.Model.Sizes) > 1 {

@@ -76,7 +76,7 @@ func TestRequest(t *testing.T) {
 			requests := make(chan seen, 1)
 			o := newOnline(t, serve(t, capturing(requests)), func(c *Config) { c.Tier = "flex" })
 			job := newJob(t, func(m *schemas.Job) { proto.Reset(m); proto.Merge(m, test.job) })
-			if _, err := o.Generate(t.Context(), job); err != nil {
+			if _, err := o.Generate(t.Context(), callOf(job)); err != nil {
 				t.Fatal(err)
 			}
 			got := <-requests
@@ -118,7 +118,7 @@ func TestTiers(t *testing.T) {
 	} {
 		requests := make(chan seen, 1)
 		o := newOnline(t, serve(t, capturing(requests)), func(c *Config) { c.Tier = tier })
-		a, err := o.Generate(t.Context(), newJob(t, nil))
+		a, err := o.Generate(t.Context(), callOf(newJob(t, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -195,7 +195,7 @@ func TestCredentials(t *testing.T) {
 					TokenProvider: tokens{test.err}, QuotaProjectIDProvider: property("q-1"), UniverseDomainProvider: property("googleapis.com"),
 				})
 			})
-			_, err := o.Generate(t.Context(), newJob(t, nil))
+			_, err := o.Generate(t.Context(), callOf(newJob(t, nil)))
 			if test.want == 0 {
 				if err != nil {
 					t.Fatal(err)
@@ -290,7 +290,7 @@ func TestHTTP2(t *testing.T) {
 				return resp, err
 			})
 		})
-		a, err := o.Generate(t.Context(), newJob(t, nil))
+		a, err := o.Generate(t.Context(), callOf(newJob(t, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -78,7 +78,7 @@ func (p *process) run() {
 	p.cancel = cancel
 	s := p.sim
 	w := worker.New(worker.Config{ID: p.name, Version: "simulated", Catalogue: s.catalogue, Log: zap.NewNop(), Hurry: p.hurry}, worker.Ports{
-		Queue: subscriber{p}, Controls: controls{p}, Ledger: watched{p, newLedgerPort(p)}, Model: model{p},
+		Queue: subscriber{p}, Controls: controls{p}, Ledger: watched{p, newLedgerPort(p)}, Lanes: &Lanes{Lane: simulatedLane}, Model: model{p},
 		Assets: assets{p}, Lineage: rows{p}, Results: results{p},
 	})
 	go func() {

@@ -43,7 +43,8 @@ const (
 var fateNames = [...]string{"under way", "delivered", "refused", "useless", "truncated", "hung", "cut off"}
 
 // Generate implements worker.Model.
-func (p model) Generate(ctx context.Context, j *jobs.Job) (*worker.Answer, error) {
+func (p model) Generate(ctx context.Context, c worker.Call) (*worker.Answer, error) {
+	j := c.Job
 	if err := p.gate(); err != nil {
 		return nil, err
 	}
@@ -115,7 +116,7 @@ func (p model) paid(ctx context.Context, j *jobs.Job, n, call int) (*worker.Answ
 	if err != nil {
 		end = cut
 	}
-	answer := &worker.Answer{FinishReason: "STOP", Lane: simulatedLane, Usage: jobs.Usage{Prompt: 20, Total: 20}, ModelVersion: "simulated-1"}
+	answer := &worker.Answer{FinishReason: "STOP", Usage: jobs.Usage{Prompt: 20, Total: 20}, ModelVersion: "simulated-1"}
 	switch end {
 	case delivered:
 		answer.Reason = jobs.ReasonImage

@@ -96,6 +96,14 @@ func (o object) asset(j *jobs.Job) worker.Asset {
 	}
 }
 
+// Prefix implements worker.Assets. The simulated model answers with its images.
+func (p assets) Prefix(*jobs.Job) string { return "" }
+
+// Take implements worker.Assets.
+func (p assets) Take(_ context.Context, _ *jobs.Job, uri string) (worker.Asset, error) {
+	panic("workertest: the simulated model writes no image itself: " + uri)
+}
+
 // Find implements worker.Assets.
 func (p assets) Find(ctx context.Context, j *jobs.Job) (asset worker.Asset, found bool, err error) {
 	n := p.sim.number(j.ID)

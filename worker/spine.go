@@ -81,6 +81,7 @@ type task struct {
 	spent   Spent
 
 	lane     Lane      // of the last call
+	batch    string    // id of the batch that made the call; usually empty
 	unsure   bool      // whether the last call may have made an image whose answer was lost
 	called   time.Time // when the last call began
 	calling  bool      // whether it is under way

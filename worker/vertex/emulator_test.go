@@ -133,11 +133,11 @@ func TestEmulatorErrors(t *testing.T) {
 					c.CallTimeout = 300 * time.Millisecond
 				}
 			})
-			_, err := o.Generate(t.Context(), newJob(t, func(m *schemas.Job) {
+			_, err := o.Generate(t.Context(), callOf(newJob(t, func(m *schemas.Job) {
 				if m.Prompt = test.prompt; test.edit != nil {
 					test.edit(m)
 				}
-			}))
+			})))
 			var e *worker.CallError
 			if !errors.As(err, &e) || e.Kind != test.kind || e.Reason != test.reason {
 				t.Errorf("error %v (reason %q), want %v (%q)", err, e.Reason, test.kind, test.reason)
@@ -150,11 +150,13 @@ func TestEmulatorCheck(t *testing.T) {
 	t.Parallel()
 	s := startEmulator(t, vertextest.Config{})
 	o := newOnline(t, s.URL(), nil)
-	if err := o.Check(t.Context(), "gemini-3-pro-image", "global"); err != nil {
+	lane := laneOf(newJob(t, nil))
+	if err := o.Check(t.Context(), lane); err != nil {
 		t.Error(err)
 	}
+	lane.Model = "gemini-9"
 	var e *worker.CallError
-	if err := o.Check(t.Context(), "gemini-9", "global"); !errors.As(err, &e) || e.Kind != worker.Denied || e.Status != 404 {
+	if err := o.Check(t.Context(), lane); !errors.As(err, &e) || e.Kind != worker.Denied || e.Status != 404 {
 		t.Errorf("error %v", err)
 	}
 	if n := s.Stats().Images; n != 0 {

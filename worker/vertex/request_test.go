@@ -74,9 +74,10 @@ func TestRequest(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			requests := make(chan seen, 1)
-			o := newOnline(t, serve(t, capturing(requests)), func(c *Config) { c.Tier = "flex" })
-			job := newJob(t, func(m *schemas.Job) { proto.Reset(m); proto.Merge(m, test.job) })
-			if _, err := o.Generate(t.Context(), callOf(job)); err != nil {
+			o := newOnline(t, serve(t, capturing(requests)), nil)
+			call := callOf(newJob(t, func(m *schemas.Job) { proto.Reset(m); proto.Merge(m, test.job) }))
+			call.Lane.Tier = "flex"
+			if _, err := o.Generate(t.Context(), call); err != nil {
 				t.Fatal(err)
 			}
 			got := <-requests
@@ -110,50 +111,77 @@ func TestRequest(t *testing.T) {
 
 func TestTiers(t *testing.T) {
 	t.Parallel()
-	for tier, want := range map[string][3]string{
-		"":            {"", "", "standard/global"},
-		"standard":    {"shared", "", "standard/global"},
-		"provisioned": {"dedicated", "", "provisioned/global"},
-		"flex":        {"shared", "flex", "flex/global"},
-	} {
+	job := newJob(t, nil)
+	provisioned := laneOf(job)
+	provisioned.Name, provisioned.Tier = "provisioned", "provisioned"
+	elsewhere := provisioned
+	elsewhere.Project = "p-2"
+	tests := []struct {
+		tier           string
+		others         []worker.Lane
+		request, share string
+	}{
+		{"standard", nil, "", ""},
+		{"standard", []worker.Lane{elsewhere}, "", ""},
+		{"standard", []worker.Lane{elsewhere, provisioned}, "shared", ""},
+		{"provisioned", nil, "dedicated", ""},
+		{"flex", nil, "shared", "flex"},
+	}
+	for _, test := range tests {
 		requests := make(chan seen, 1)
-		o := newOnline(t, serve(t, capturing(requests)), func(c *Config) { c.Tier = tier })
-		a, err := o.Generate(t.Context(), callOf(newJob(t, nil)))
-		if err != nil {
+		call := callOf(job)
+		call.Lane.Tier = test.tier
+		o := newOnline(t, serve(t, capturing(requests)), func(c *Config) { c.Lanes = append(test.others, call.Lane) })
+		if _, err := o.Generate(t.Context(), call); err != nil {
 			t.Fatal(err)
 		}
 		h := (<-requests).header
-		got := [3]string{h.Get("X-Vertex-AI-LLM-Request-Type"), h.Get("X-Vertex-AI-LLM-Shared-Request-Type"), a.Lane.Name}
-		if got != want {
-			t.Errorf("tier %q: %q, want %q", tier, got, want)
+		if r, s := h.Get("X-Vertex-AI-LLM-Request-Type"), h.Get("X-Vertex-AI-LLM-Shared-Request-Type"); r != test.request || s != test.share {
+			t.Errorf("%+v: %q, %q", test, r, s)
 		}
 	}
 }
 
-func TestLocation(t *testing.T) {
+// TestLanes checks that a call goes where its lane says, and nowhere else.
+func TestLanes(t *testing.T) {
 	t.Parallel()
-	tests := []struct{ override, model, region, want string }{
-		{"", "", "", "global"},
-		{"us-east4", "", "", "global"}, // where the model is not served
-		{"us-east4", "gemini-2.5-flash-image", "", "us-east4"},
-		{"us-east4", "gemini-2.5-flash-image", "europe-west1", "europe-west1"}, // residency
-		{"us-east4", "gemini-2.5-flash-image", "global", "us-east4"},
+	job := newJob(t, func(m *schemas.Job) { m.Model = "gemini-2.5-flash-image" })
+	tests := []struct{ project, location, host, want string }{
+		{"p-1", "global", "", "https://aiplatform.googleapis.com/v1/projects/p-1/locations/global/"},
+		{"p-2", "global", "", "https://aiplatform.googleapis.com/v1/projects/p-2/locations/global/"},
+		{"p-2", "us-east4", "", "https://us-east4-aiplatform.googleapis.com/v1/projects/p-2/locations/us-east4/"},
+		{"p-2", "us-east4", "aiplatform-vpc.p.googleapis.com", "https://aiplatform-vpc.p.googleapis.com/v1/projects/p-2/locations/us-east4/"},
+		{"p-1", "eu", "", "https://aiplatform.eu.rep.googleapis.com/v1/projects/p-1/locations/eu/"},
 	}
-	for _, test := range tests {
-		o := newOnline(t, "http://localhost:1", func(c *Config) { c.Location = test.override })
-		j := newJob(t, func(m *schemas.Job) { m.Model, m.Region = test.model, test.region })
-		if got := o.lane(j).Location; got != test.want {
-			t.Errorf("%+v: location %s", test, got)
+	urls := make(chan string, 1)
+	o := newOnline(t, "", func(c *Config) {
+		c.Transport = transportFunc(func(r *http.Request) (*http.Response, error) {
+			urls <- r.URL.String()
+			return memory(`{"candidates":[{"finishReason":"NO_IMAGE"}]}`).RoundTrip(r)
+		})
+	})
+	for range 2 { // clients are kept
+		for _, test := range tests {
+			lane := worker.Lane{Name: "x", Project: test.project, Location: test.location, Host: test.host, Model: job.Model.ID, Tier: "standard"}
+			if _, err := o.Generate(t.Context(), worker.Call{Job: job, Lane: lane}); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := <-urls, test.want+"publishers/google/models/gemini-2.5-flash-image:generateContent"; got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
 		}
+	}
+	if len(o.clients) != len(tests) {
+		t.Errorf("%d clients for %d lanes", len(o.clients), len(tests))
 	}
 }
 
 func TestHosts(t *testing.T) {
 	t.Parallel()
 	for location, want := range map[string]string{
-		"global":      "https://aiplatform.googleapis.com/",
-		"us-central1": "https://us-central1-aiplatform.googleapis.com/",
-		"eu":          "https://aiplatform.eu.rep.googleapis.com/",
+		"global":      "aiplatform.googleapis.com",
+		"us-central1": "us-central1-aiplatform.googleapis.com",
+		"eu":          "aiplatform.eu.rep.googleapis.com",
 	} {
 		if got := hostOf(location); got != want {
 			t.Errorf("%s: %s, want %s", location, got, want)
@@ -216,11 +244,11 @@ func TestCredentials(t *testing.T) {
 
 func TestConfigErrors(t *testing.T) {
 	t.Parallel()
-	good := Config{Project: "p", Budget: blob.NewBudget(1), BaseURL: "http://127.0.0.1:9", NoAuth: true}
+	good := Config{Budget: blob.NewBudget(1), BaseURL: "http://127.0.0.1:9", NoAuth: true}
 	for want, edit := range map[string]func(*Config){
-		"no project":       func(c *Config) { c.Project = "" },
+		"no project":       func(c *Config) { c.Lanes = []worker.Lane{{Name: "a", Location: "global", Tier: "flex"}} },
 		"no byte budget":   func(c *Config) { c.Budget = nil },
-		"tier \"batch\"":   func(c *Config) { c.Tier = "batch" },
+		"tier \"batch\"":   func(c *Config) { c.Lanes = []worker.Lane{{Name: "a", Project: "p", Location: "global", Tier: "batch"}} },
 		"not encrypted":    func(c *Config) { c.NoAuth = false },
 		"not an http":      func(c *Config) { c.BaseURL = "127.0.0.1:9" },
 		"is not an http o": func(c *Config) { c.BaseURL = "ftp://x" },
@@ -254,7 +282,7 @@ func TestCheck(t *testing.T) {
 			}
 			respond(test.status, body)(w, r)
 		}), nil)
-		err := o.Check(t.Context(), "m", "global")
+		err := o.Check(t.Context(), worker.Lane{Name: "l", Project: "p-1", Location: "global", Model: "m", Tier: "standard"})
 		if test.kind == 0 {
 			if err != nil {
 				t.Error(err)

@@ -1,0 +1,88 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/assetmill/assetmill/jobs"
+)
+
+// Conclusion is how a call ended that the spine did not make: a row of a batch's output. Either Answer or Err is set.
+type Conclusion struct {
+	Job    *jobs.Job
+	Ticket Ticket
+	Spent  Spent // before this call
+	Lane   Lane
+	Batch  string // id of the batch
+
+	// Of the message that brought the job.
+	MessageID           string
+	Published, Received time.Time
+
+	Called, Answered time.Time
+	Answer           *Answer // its image is released
+	Err              *CallError
+}
+
+// Conclude takes the job the same way that the spine takes it after a call: asset, ledger, lineage, result. Three things may happen:
+//  1. ended is true: the job has ended and everything is durable.
+//  2. ended is false and err is nil: the call yielded nothing that counts, and the job needs another. What was spent, this call
+//     included, is returned. Nothing was written.
+//  3. err is not nil: it wraps [ErrFenced] when the ticket does not hold the job, which has ended otherwise or is another's; after
+//     any other error the job's end may or may not be written, and concluding again is right.
+//
+// It is safe for concurrent use, also beside Run.
+func (w *Worker) Conclude(ctx context.Context, c Conclusion) (ended bool, spent Spent, err error) {
+	ctx, halt := context.WithCancelCause(ctx)
+	defer halt(nil)
+	t := &task{
+		run:      &run{Worker: w, receiving: ctx, calls: ctx, settle: ctx, halt: halt},
+		delivery: &jobs.Delivery{ID: c.MessageID, Published: c.Published},
+		received: c.Received, message: c.Job.Message(), job: c.Job, ticket: c.Ticket, spent: c.Spent,
+		lane: c.Lane, batch: c.Batch, called: c.Called, answered: c.Answered,
+	}
+	if c.Err != nil {
+		_, err = t.judge(c.Err)
+	} else {
+		t.accept(c.Answer)
+	}
+	if err != nil || t.answer == nil && t.failure == nil {
+		return false, t.spent, err
+	}
+	return true, t.spent, t.conclude()
+}
+
+// conclude makes the end durable, and known.
+func (t *task) conclude() error {
+	if err := t.store(); err != nil {
+		return err
+	}
+	end := t.end()
+	if err := t.ports.Ledger.Finish(t.settle, t.ticket, end); err != nil {
+		return err
+	}
+	t.tally.ended(jobs.Outcome(end.Generation.GetOutcome()))
+	return t.known(end)
+}
+
+// Repeat makes a recorded end known once more, for whoever can't tell whether it was.
+func (w *Worker) Repeat(ctx context.Context, c Conclusion, end Record) error {
+	t := &task{
+		run:      &run{Worker: w, receiving: ctx, calls: ctx, settle: ctx, halt: func(error) {}},
+		delivery: &jobs.Delivery{ID: c.MessageID, Published: c.Published},
+		received: c.Received, message: c.Job.Message(), job: c.Job,
+	}
+	return t.known(t.repeated(end))
+}
+
+// errUnknown says that an end is recorded and not yet known to everybody.
+var errUnknown = errors.New("the job's end is recorded, but could not be made known")
+
+// known announces an end, and fails where a message would be given back.
+func (t *task) known(end Record) error {
+	if v := t.announce(end); v.Action == jobs.Retry {
+		return errUnknown
+	}
+	return nil
+}

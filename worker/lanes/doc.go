@@ -1,0 +1,2 @@
+// Package lanes decides by which lane each call goes, and when.
+package lanes

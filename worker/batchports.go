@@ -57,3 +57,10 @@ type BatchRow struct {
 	Err     *CallError // a row that failed
 	Damaged error      // what is wrong with a line that can't be read
 }
+
+// Seal is what is known of a batch's seal, the object that decides whether its jobs are its own.
+type Seal struct {
+	Sealed   bool
+	Void     bool   // neither Sealed nor Void: the batch is still being gathered, as far as anybody knows
+	Manifest []byte // of a sealed batch
+}

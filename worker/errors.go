@@ -13,3 +13,6 @@ var ErrNoLane = errors.New("no lane serves the job")
 
 // ErrLanesShut says that every lane of this worker is shut: no job can be served.
 var ErrLanesShut = errors.New("every lane is shut")
+
+// ErrVoid says that a batch was voided and can't be sealed any more: its gatherer was taken for dead. Its jobs' claims may be anybody's.
+var ErrVoid = errors.New("the batch is void")

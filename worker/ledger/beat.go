@@ -127,6 +127,13 @@ func (p *peers) silent(id string) (generation int64, silent bool) {
 	return s.generation, known && p.looked.Sub(s.since) >= deadAfter
 }
 
+// LastBeat returns when the last sign of life began that was written; the zero time when there was none yet.
+func (l *Ledger) LastBeat() time.Time {
+	l.pulse.mu.Lock()
+	defer l.pulse.mu.Unlock()
+	return l.pulse.last
+}
+
 // Beat implements worker.Ledger.
 func (l *Ledger) Beat(ctx context.Context) {
 	// Apart, and each beat for itself, so that neither a slow look at the others nor a slow beat delays the next sign of life.

@@ -83,12 +83,17 @@ func objectName(jobID string) string {
 
 // Claim implements worker.Ledger.
 func (l *Ledger) Claim(ctx context.Context, jobID string, digest jobs.Digest) (worker.Standing, error) {
+	return l.claimAs(ctx, jobID, digest, "")
+}
+
+// claimAs claims a job, for a batch if that has a name.
+func (l *Ledger) claimAs(ctx context.Context, jobID string, digest jobs.Digest, batch string) (worker.Standing, error) {
 	// A claim without a fresh sign of life could be taken over at once, while its call is on its way.
 	series, err := l.pulse.await(ctx)
 	if err != nil {
 		return worker.Standing{}, fmt.Errorf("claim %s: %w", jobID, err)
 	}
-	mine := &record{State: claimed, Worker: l.worker, Nonce: rand.Text(), Digest: digest.String(), At: time.Now().UTC()}
+	mine := &record{State: claimed, Worker: l.worker, Batch: batch, Nonce: rand.Text(), Digest: digest.String(), At: time.Now().UTC()}
 	var standing worker.Standing
 	err = retry.Do(ctx, gcs.Retryable, func(ctx context.Context) error {
 		var err error
@@ -131,8 +136,11 @@ func (l *Ledger) claim(ctx context.Context, jobID string, digest jobs.Digest, mi
 		if err != nil {
 			return worker.Standing{}, err
 		}
-		if !gone {
-			return worker.Standing{State: worker.Busy, Holder: found.Worker}, nil
+		if gone && found.Batch != "" {
+			gone, err = l.void(ctx, found.Batch)
+		}
+		if err != nil || !gone {
+			return worker.Standing{State: worker.Busy, Holder: found.holder()}, err
 		}
 	}
 	return l.reclaim(ctx, jobID, digest, mine, found, generation)
@@ -145,7 +153,7 @@ func (l *Ledger) reclaim(ctx context.Context, jobID string, digest jobs.Digest, 
 	if err != nil {
 		return worker.Standing{}, err
 	}
-	if found.State == claimed {
+	if found.State == claimed && found.Batch == "" { // a batch that is not sealed has spent nothing
 		spent.Abandoned++ // written with the claim: this worker may die as well before it accounts for it
 	}
 	next := *mine

@@ -23,9 +23,10 @@ const (
 type record struct {
 	State  state     `json:"state"`
 	Worker string    `json:"worker"`
-	Nonce  string    `json:"nonce"`  // tells one write from another
-	Digest string    `json:"digest"` // of the job's content
-	At     time.Time `json:"at"`     // by the worker's clock; for people only
+	Batch  string    `json:"batch,omitempty"` // claimed: the batch that the job is gathered into
+	Nonce  string    `json:"nonce"`           // tells one write from another
+	Digest string    `json:"digest"`          // of the job's content
+	At     time.Time `json:"at"`              // by the worker's clock; for people only
 
 	Spent      *spentRecord      `json:"spent,omitempty"`      // claimed, released
 	Generation json.RawMessage   `json:"generation,omitempty"` // done
@@ -39,6 +40,14 @@ type spentRecord struct {
 	Fallback  bool              `json:"fallback,omitempty"`
 	Abandoned int               `json:"abandoned,omitempty"`
 	Attempts  []json.RawMessage `json:"attempts,omitempty"`
+}
+
+// holder names whoever has the claim, for people.
+func (r *record) holder() string {
+	if r.Batch != "" {
+		return "batch " + r.Batch
+	}
+	return r.Worker
 }
 
 func (r *record) encode() ([]byte, error) { return json.Marshal(r) }

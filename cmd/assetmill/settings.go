@@ -25,7 +25,11 @@ type settings struct {
 	bigqueryREST string // base URL of an emulator, or empty
 	bigqueryGRPC string // host:port of an emulator, or empty
 	vertexREST   string // base URL of an emulator, or empty
+	vertexGRPC   string // host:port of an emulator, or empty
 	pubsubLocal  bool
+	storageLocal bool
+
+	lanesFile string // empty: the default lanes
 }
 
 const defaultDataset = "assetmill"
@@ -39,7 +43,10 @@ func (a *app) settings() (*settings, error) {
 		dataset:    a.env("ASSETMILL_DATASET"),
 
 		bigqueryGRPC: a.env("BIGQUERY_STORAGE_EMULATOR_HOST"),
+		vertexGRPC:   a.env("VERTEX_GRPC_EMULATOR_HOST"),
 		pubsubLocal:  a.env("PUBSUB_EMULATOR_HOST") != "",
+		storageLocal: a.env("STORAGE_EMULATOR_HOST") != "",
+		lanesFile:    a.env("ASSETMILL_LANES"),
 	}
 	if s.dataset == "" {
 		s.dataset = defaultDataset

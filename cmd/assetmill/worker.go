@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -14,15 +13,8 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/assetmill/assetmill/internal/blob"
 	"github.com/assetmill/assetmill/jobs"
-	"github.com/assetmill/assetmill/jobs/queue"
-	"github.com/assetmill/assetmill/schemas"
 	"github.com/assetmill/assetmill/worker"
-	"github.com/assetmill/assetmill/worker/assets"
-	"github.com/assetmill/assetmill/worker/ledger"
-	"github.com/assetmill/assetmill/worker/lineage"
-	"github.com/assetmill/assetmill/worker/vertex"
 )
 
 const (
@@ -47,6 +39,7 @@ type workerFlags struct {
 	grace       time.Duration
 	logLevel    string
 	streams     int
+	inline      bool
 }
 
 func (a *app) workerCommand() *cobra.Command {
@@ -69,6 +62,7 @@ a terminal.`,
 	cmd.Flags().DurationVar(&f.grace, "grace", worker.DefaultGrace, "how long calls in flight may go on after a signal to stop")
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	cmd.Flags().IntVar(&f.streams, "streams", 0, fmt.Sprintf("Pub/Sub streams (default %d; %d with an emulator)", cloudStreams, localStreams))
+	cmd.Flags().BoolVar(&f.inline, "inline", false, "never ask models to write their images to Cloud Storage themselves")
 	return cmd
 }
 
@@ -102,87 +96,19 @@ func (a *app) worker(ctx context.Context, f *workerFlags) error {
 func (a *app) runWorker(ctx context.Context, f *workerFlags, s *settings, log *zap.Logger) error {
 	id := workerID()
 	log = log.With(zap.String("worker", id))
-	catalogue := jobs.DefaultCatalogue()
-	e, err := openEngine(ctx, f, s, id, log)
+	e, err := a.openEngine(ctx, f, s, id, log)
 	if err != nil {
 		return err
 	}
 	defer e.close()
-	if err := e.check(ctx, catalogue.DefaultModel()); err != nil {
+	if err := e.check(ctx); err != nil {
 		return fmt.Errorf("cannot start: %w", err)
 	}
-	w := worker.New(worker.Config{ID: id, Version: version, Grace: f.grace, Catalogue: catalogue, Log: log, Hurry: a.hurry}, worker.Ports{
-		Queue: e.queue, Controls: e.controls, Ledger: e.ledger, Model: e.model, Assets: e.assets, Lineage: e.lineage, Results: e.queue,
+	w := worker.New(worker.Config{ID: id, Version: version, Grace: f.grace, Catalogue: e.catalogue, Log: log, Hurry: a.hurry}, worker.Ports{
+		Queue: e.queue, Controls: e.controls, Ledger: e.ledger, Lanes: e.lanes, Model: e.model, Assets: e.assets, Lineage: e.lineage, Results: e.queue,
 	})
 	log.Info("working", zap.Int("concurrency", f.concurrency), zap.String("project", s.project), zap.String("version", version))
 	return runWithStats(ctx, w, log)
-}
-
-// engine is the worker's connections to Google Cloud, or to its stand-ins.
-type engine struct {
-	closer
-	queue    *queue.Queue
-	controls *ledger.Controls
-	ledger   *ledger.Ledger
-	model    *vertex.Online
-	assets   *assets.Store
-	lineage  *lineage.Lineage
-}
-
-// openEngine is the one place where a worker is composed.
-func openEngine(ctx context.Context, f *workerFlags, s *settings, id string, log *zap.Logger) (_ *engine, err error) {
-	e := &engine{}
-	defer func() {
-		if err != nil {
-			e.close()
-		}
-	}()
-	pubsubClient, err := s.pubsubClient(ctx)
-	if err != nil {
-		return nil, err
-	}
-	e.add(pubsubClient.Close)
-	storageClient, err := s.storageClient(ctx)
-	if err != nil {
-		return nil, err
-	}
-	e.add(storageClient.Close)
-	rows := s.lineageConfig()
-	rows.Retrying = func(table string, n int, err error) {
-		log.Warn("rows are sent again", zap.String("table", table), zap.Int("rows", n), zap.Error(err))
-	}
-	if e.lineage, err = lineage.New(ctx, rows); err != nil {
-		return nil, err
-	}
-	e.add(func() error { return closeLineage(e.lineage) })
-	e.model, err = vertex.New(ctx, vertex.Config{
-		Project: s.project, BaseURL: s.vertexREST, NoAuth: s.vertexREST != "", UserAgent: "assetmill/" + version,
-		MaxConns: f.concurrency, Budget: blob.NewBudget(int64(f.imageMemory) << 20),
-	})
-	if err != nil {
-		return nil, err
-	}
-	e.add(func() error { e.model.Close(); return nil })
-	e.queue = queue.New(pubsubClient, queue.Config{
-		Mode: jobs.Online, MaxMessages: f.concurrency, Streams: f.streams, Log: log,
-	})
-	e.add(func() error { e.queue.Close(); return nil })
-	e.controls = ledger.NewControls(storageClient, s.workBucket)
-	e.ledger = ledger.New(storageClient, s.workBucket, id)
-	e.assets = assets.New(storageClient, s.bucket)
-	return e, nil
-}
-
-// check reports everything that is missing, not only the first.
-func (e *engine) check(ctx context.Context, m *jobs.Model) error {
-	return errors.Join(
-		e.queue.CheckSubscription(ctx),
-		e.queue.Check(ctx, schemas.TopicResults, schemas.TopicDead),
-		e.ledger.Check(ctx),
-		e.assets.Check(ctx),
-		e.lineage.Check(ctx),
-		e.model.Check(ctx, m.ID, m.Locations[0]),
-	)
 }
 
 // runWithStats works, and logs now and then how it goes.

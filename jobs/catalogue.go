@@ -1,9 +1,7 @@
 package jobs
 
 import (
-	"bytes"
 	_ "embed"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"math/big"
@@ -14,20 +12,32 @@ import (
 //go:embed catalogue.json
 var catalogueJSON []byte
 
+// Tiers of the built-in catalogue that code has to tell apart.
+const (
+	TierStandard  = "standard"
+	TierDedicated = "dedicated" // an endpoint of the project's own
+	TierBatch     = "batch"
+)
+
 // Model is one row of the catalogue: what a model offers and costs.
 type Model struct {
-	ID             string         `json:"id"`
-	Name           string         `json:"name"`
-	Locations      []string       `json:"locations"` // Vertex locations that serve it
-	Tiers          []string       `json:"tiers"`
-	Sizes          map[string]int `json:"sizes"` // size class to output tokens of one image
-	BatchSizes     []string       `json:"batch_sizes"`
-	AspectRatios   []string       `json:"aspect_ratios"`
-	MaxReferences  int            `json:"max_references"`
-	MaxPromptBytes int            `json:"max_prompt_bytes"`
-	// ReferenceTokens is the number of input tokens of one reference image.
+	ID         string         `json:"id"`
+	Name       string         `json:"name"`
+	Locations  []string       `json:"locations"` // Vertex locations that serve it
+	Tiers      []string       `json:"tiers"`
+	Sizes      map[string]int `json:"sizes"` // size class to output tokens of one image; 0 where it is paid by the image
+	BatchSizes []string       `json:"batch_sizes"`
+	// AspectRatios are width to height, such as `16:9`.
+	AspectRatios   []string `json:"aspect_ratios"`
+	MaxReferences  int      `json:"max_references"` // images that go in, those of turns included
+	MaxPromptBytes int      `json:"max_prompt_bytes"`
+	// ReferenceTokens is the number of input tokens of one image that goes in.
 	ReferenceTokens int       `json:"reference_tokens"`
 	Price           ListPrice `json:"usd_per_million_tokens"`
+	// USDPerImage is the price of an image by size class, in US dollars, for sizes that are not paid by tokens.
+	USDPerImage map[string]string `json:"usd_per_image"`
+
+	imagePrices map[string]USD // USDPerImage, read
 }
 
 // ListPrice is a model's standard price per token.
@@ -42,7 +52,10 @@ func (m *Model) SizeNames() []string {
 	return slices.SortedFunc(maps.Keys(m.Sizes), func(a, b string) int { return sizeRank(a) - sizeRank(b) })
 }
 
-// sizeRank orders `512` before `1K`, `2K`, `4K`.
+// HasTier reports whether the model is offered in a tier.
+func (m *Model) HasTier(tier string) bool { return slices.Contains(m.Tiers, tier) }
+
+// sizeRank orders `512` before `1K`, `2K`, `4K`, and is negative for what is no size class.
 func sizeRank(size string) int {
 	return strings.Index(" 512 1K 2K 4K ", " "+size+" ")
 }
@@ -64,69 +77,6 @@ func DefaultCatalogue() *Catalogue {
 	return c
 }
 
-// ParseCatalogue reads a catalogue from JSON. Unknown fields, models without sizes or prices, and tiers without a
-// price factor are errors.
-func ParseCatalogue(data []byte) (*Catalogue, error) {
-	type tier struct {
-		PriceFactor string `json:"price_factor"`
-		Note        string `json:"note"`
-	}
-	var file struct {
-		Version      string          `json:"version"`
-		Source       string          `json:"source"`
-		DefaultModel string          `json:"default_model"`
-		Tiers        map[string]tier `json:"tiers"`
-		Models       []*Model        `json:"models"`
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&file); err != nil {
-		return nil, fmt.Errorf("catalogue: %w", err)
-	}
-	c := &Catalogue{version: file.Version, models: map[string]*Model{}, tiers: map[string]*big.Rat{}}
-	for name, t := range file.Tiers {
-		factor, ok := new(big.Rat).SetString(t.PriceFactor)
-		if !ok || factor.Sign() < 0 {
-			return nil, fmt.Errorf("catalogue: tier %s: price_factor %q is not a number of at least 0", name, t.PriceFactor)
-		}
-		c.tiers[name] = factor
-	}
-	for _, m := range file.Models {
-		if err := c.check(m); err != nil {
-			return nil, fmt.Errorf("catalogue: model %q: %w", m.ID, err)
-		}
-		c.models[m.ID] = m
-	}
-	if c.defaultModel = c.models[file.DefaultModel]; c.defaultModel == nil {
-		return nil, fmt.Errorf("catalogue: default_model %q is not among the models", file.DefaultModel)
-	}
-	return c, nil
-}
-
-func (c *Catalogue) check(m *Model) error {
-	switch {
-	case m.ID == "":
-		return fmt.Errorf("has no id")
-	case c.models[m.ID] != nil:
-		return fmt.Errorf("is listed twice")
-	case len(m.Locations) == 0 || len(m.Sizes) == 0 || len(m.AspectRatios) == 0 || len(m.Tiers) == 0:
-		return fmt.Errorf("needs locations, sizes, aspect_ratios and tiers")
-	case m.MaxPromptBytes <= 0:
-		return fmt.Errorf("needs max_prompt_bytes")
-	}
-	for size := range m.Sizes {
-		if sizeRank(size) < 0 {
-			return fmt.Errorf("size %q is unknown", size)
-		}
-	}
-	for _, t := range m.Tiers {
-		if c.tiers[t] == nil {
-			return fmt.Errorf("tier %q has no price factor", t)
-		}
-	}
-	return nil
-}
-
 // Version names the price table; lineage records it beside every cost.
 func (c *Catalogue) Version() string { return c.version }
 
@@ -138,3 +88,22 @@ func (c *Catalogue) DefaultModel() *Model { return c.defaultModel }
 
 // ModelIDs returns the ids of all models, sorted.
 func (c *Catalogue) ModelIDs() []string { return slices.Sorted(maps.Keys(c.models)) }
+
+// Tiers returns the names of all tiers, sorted.
+func (c *Catalogue) Tiers() []string { return slices.Sorted(maps.Keys(c.tiers)) }
+
+// PriceFactor returns what a tier's price is of the list price, or nil for a tier that the catalogue does not have. The caller may
+// change it.
+func (c *Catalogue) PriceFactor(tier string) *big.Rat {
+	factor := c.tiers[tier]
+	if factor == nil {
+		return nil
+	}
+	return new(big.Rat).Set(factor)
+}
+
+// HasTier reports whether the catalogue has the model and offers it in the tier.
+func (c *Catalogue) HasTier(model, tier string) bool {
+	m := c.models[model]
+	return m != nil && m.HasTier(tier)
+}

@@ -35,6 +35,13 @@ func (j *Job) Digest() Digest {
 	for _, s := range j.Safety {
 		h.text(s.Category, s.Threshold)
 	}
+	// Jobs without turns keep the digests, and so the ids, that they had before there were turns.
+	if len(j.Turns) > 0 {
+		h.text("turns", strconv.Itoa(len(j.Turns)))
+		for _, t := range j.Turns {
+			h.text(t.Prompt, t.Image)
+		}
+	}
 	return h.sum()
 }
 

@@ -15,6 +15,8 @@ type Mode string
 const (
 	Online Mode = "online"
 	Batch  Mode = "batch"
+	// Auto leaves the mode to whoever submits the job, who settles it before it is published. No [Job] has it.
+	Auto Mode = "auto"
 )
 
 // DefaultSubmission is the submission of jobs whose producer named none.
@@ -35,6 +37,12 @@ var retentions = []string{"30d", "90d", "365d", "archive", RetentionKeep}
 // Retentions returns the retention classes.
 func Retentions() []string { return slices.Clone(retentions) }
 
+// Turn is an earlier turn that shows the model what is wanted: a prompt and the image that it should have led to.
+type Turn struct {
+	Prompt string // not empty, at most MaxTurnBytes bytes of UTF-8
+	Image  string // gs:// URI
+}
+
 // Job is a valid job with every default filled in. It is made by [Catalogue.Parse] and must not be changed afterwards.
 type Job struct {
 	ID         string // [a-z0-9-]{1,63}
@@ -49,7 +57,8 @@ type Job struct {
 	AspectRatio string   // one of Model.AspectRatios; empty: the first reference's own
 	Seed        *int32   // nil: the model chooses
 	Variant     int      // from 1
-	References  []string // gs:// URIs
+	References  []string // gs:// URIs; with the images of Turns at most Model.MaxReferences
+	Turns       []Turn   // earlier turns, in their order
 	Safety      []SafetySetting
 
 	Mode      Mode
@@ -73,6 +82,9 @@ func (j *Job) Message() *schemas.Job {
 		Labels: maps.Clone(j.Labels), Source: maps.Clone(j.Source),
 		SourceFile: j.SourceFile, SourceRow: j.SourceRow,
 	}
+	for _, t := range j.Turns {
+		m.Turns = append(m.Turns, &schemas.Job_Turn{Prompt: t.Prompt, Image: t.Image})
+	}
 	if j.Seed != nil {
 		seed := *j.Seed
 		m.Seed = &seed
@@ -87,6 +99,15 @@ func (j *Job) Message() *schemas.Job {
 		}
 	}
 	return m
+}
+
+// TurnRows returns the job's turns as lineage stores them.
+func (j *Job) TurnRows() []*schemas.Turn {
+	var all []*schemas.Turn
+	for _, t := range j.Turns {
+		all = append(all, &schemas.Turn{Prompt: t.Prompt, Image: t.Image})
+	}
+	return all
 }
 
 // KeyValues returns a map as lineage stores it, sorted by key.

@@ -26,6 +26,19 @@ func (u USD) Cents() string {
 	return new(big.Rat).SetFrac64(int64(u), int64(dollar)).FloatString(2)
 }
 
+// ParseUSD reads an amount in US dollars with at most nine decimals, such as `0.0336`. Negative amounts are refused.
+func ParseUSD(text string) (USD, error) {
+	amount, ok := new(big.Rat).SetString(text)
+	if !ok || amount.Sign() < 0 {
+		return 0, fmt.Errorf("%q is no amount in US dollars such as 0.02", text)
+	}
+	nano := amount.Mul(amount, new(big.Rat).SetInt64(int64(dollar)))
+	if !nano.IsInt() || !nano.Num().IsInt64() {
+		return 0, fmt.Errorf("%q has more than nine decimals, or is too large", text)
+	}
+	return USD(nano.Num().Int64()), nil
+}
+
 // TokenPrice is the price of one token in nano-dollars. In JSON it is a string of US dollars for a million tokens.
 type TokenPrice struct{ perToken *big.Rat }
 
@@ -50,11 +63,20 @@ type Usage struct {
 	Image   int64 // output that is image
 	Thought int64 // output of thinking
 	Total   int64
+	// ByImage is the list price of images that are paid by the piece and not by tokens.
+	ByImage USD
+}
+
+// WithoutImage returns the usage less what the image is counted at, for answers that hold none.
+func (u Usage) WithoutImage() Usage {
+	u.Total -= u.Image
+	u.Image, u.ByImage = 0, 0
+	return u
 }
 
 // Cost returns what an answer with that usage costs in a tier, rounded up to a nano-dollar. An unknown tier costs list price.
 func (c *Catalogue) Cost(m *Model, tier string, u Usage) USD {
-	sum := new(big.Rat)
+	sum := new(big.Rat).SetInt64(int64(u.ByImage))
 	add := func(price TokenPrice, tokens int64) {
 		if price.perToken != nil {
 			sum.Add(sum, new(big.Rat).Mul(price.perToken, new(big.Rat).SetInt64(tokens)))
@@ -76,8 +98,8 @@ func (c *Catalogue) Cost(m *Model, tier string, u Usage) USD {
 // bytesPerToken is the usual length of a token of English text. Estimates only; the answer's own counts decide.
 const bytesPerToken = 4
 
-// Estimate returns what a job should cost when it yields one image in a tier. It counts the prompt, the references and the
-// image, not thinking, whose length is known only afterwards.
+// Estimate returns what a job should cost when it yields one image in a tier. It counts the texts, the images that go in and
+// the one that comes out, not thinking, whose length is known only afterwards.
 func (c *Catalogue) Estimate(j *Job, tier string) USD {
 	return c.Cost(j.Model, tier, j.EstimatedUsage())
 }
@@ -85,8 +107,8 @@ func (c *Catalogue) Estimate(j *Job, tier string) USD {
 // EstimatedUsage is the usage of one image for the job, for estimates and for answers that come without counts.
 func (j *Job) EstimatedUsage() Usage {
 	u := Usage{
-		Prompt: int64((len(j.Prompt)+len(j.System)+bytesPerToken-1)/bytesPerToken + len(j.References)*j.Model.ReferenceTokens),
-		Image:  int64(j.Model.Sizes[j.Size]),
+		Prompt: int64((j.textBytes()+bytesPerToken-1)/bytesPerToken + j.images()*j.Model.ReferenceTokens),
+		Image:  int64(j.Model.Sizes[j.Size]), ByImage: j.Model.imagePrices[j.Size],
 	}
 	u.Total = u.Prompt + u.Image
 	return u

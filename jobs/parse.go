@@ -15,9 +15,19 @@ import (
 // Bounds of a job. A Pub/Sub message holds at most 10 MB and an object's metadata 8 KiB; these keep a job far below the
 // first, and what lineage stores of it readable.
 const (
+	// MaxPromptBytes is for the prompts of 8,192 tokens that models are asked for, in any script. A token is about 4 bytes of
+	// English, but a token of two or three characters is 6 to 9 bytes of Hindi, Thai or Tamil, and a German or Russian word of
+	// 12 bytes may be one. Whether a prompt fits is for the model to say, which refuses at no cost; this bound only
+	// keeps out what can't have been meant as a prompt.
+	MaxPromptBytes = 8_192 * 12
+	// MaxTextBytes bounds prompt, system instruction and the prompts of turns together. In JSON a character may take six times its
+	// size, and the ledger reads back records of 1 MiB.
+	MaxTextBytes       = MaxPromptBytes + MaxSystemBytes
 	MaxNameBytes       = 63     // ids, campaigns, clients, labels: the limit of Google Cloud labels
 	MaxVariants        = 100    // images of one prompt; more is a campaign, not a variant
-	MaxSystemBytes     = 32_768 // as for prompts
+	MaxSystemBytes     = 32_768 // 8,192 tokens of English
+	MaxTurns           = 14     // each has an image, and no model takes more
+	MaxTurnBytes       = 32_768 // prompt of one turn: an example is not longer than what it exemplifies
 	MaxReferenceBytes  = 1_024  // longest object name in Cloud Storage
 	MaxLabels          = 32     // half of what a request to Vertex may carry
 	MaxSourceKeys      = 64     // unknown columns of a CSV file
@@ -49,12 +59,15 @@ func (c *Catalogue) Parse(m *schemas.Job) (*Job, error) {
 		SourceFile: m.GetSourceFile(),
 		SourceRow:  m.GetSourceRow(),
 	}
+	for _, t := range m.GetTurns() {
+		j.Turns = append(j.Turns, Turn{t.GetPrompt(), t.GetImage()})
+	}
 	j.checkNames(&ps)
 	j.checkPlace(&ps)
 	if c.resolveModel(j, m, &ps) {
 		j.checkText(&ps)
 		j.resolveImage(m, &ps)
-		j.checkReferences(&ps)
+		j.checkImages(&ps)
 	}
 	j.Safety = safetySettings(m.GetSafety(), &ps)
 	j.checkLabels(&ps)
@@ -136,7 +149,31 @@ func (j *Job) checkText(ps *Problems) {
 	}
 	checkBytes(ps, "prompt", j.Prompt, j.Model.MaxPromptBytes)
 	checkBytes(ps, "system", j.System, MaxSystemBytes)
+	for i, t := range j.Turns {
+		if strings.TrimSpace(t.Prompt) == "" {
+			ps.add(turnField(i, "prompt"), "", "is missing: a turn is a prompt and its image, and turns are numbered without gaps")
+		}
+		checkBytes(ps, turnField(i, "prompt"), t.Prompt, MaxTurnBytes)
+	}
+	if n := j.textBytes(); n > MaxTextBytes && len(*ps) == 0 {
+		ps.add("prompt", "", fmt.Sprintf("is %d bytes long together with system and turns; at most %d are allowed", n, MaxTextBytes))
+	}
 }
+
+// turnField names a field of a turn, from index 0, as errors do: `turns.1.prompt`.
+func turnField(index int, field string) string { return fmt.Sprintf("turns.%d.%s", index+1, field) }
+
+// textBytes is the length of all that the model reads.
+func (j *Job) textBytes() int {
+	n := len(j.Prompt) + len(j.System)
+	for _, t := range j.Turns {
+		n += len(t.Prompt)
+	}
+	return n
+}
+
+// images is the number of images that the model looks at.
+func (j *Job) images() int { return len(j.References) + len(j.Turns) }
 
 func checkBytes(ps *Problems, field, value string, limit int) {
 	switch {
@@ -154,8 +191,11 @@ func (j *Job) resolveImage(m *schemas.Job, ps *Problems) {
 	j.Size = strings.ToUpper(defaultTo(m.GetSize(), "1K"))
 	if _, ok := j.Model.Sizes[j.Size]; !ok {
 		ps.add("size", m.GetSize(), fmt.Sprintf("is not offered by %s; allowed: %s", j.Model.ID, strings.Join(j.Model.SizeNames(), ", ")))
-	} else if j.Mode == Batch && !slices.Contains(j.Model.BatchSizes, j.Size) {
+	} else if j.Mode == Batch && j.Model.HasTier(TierBatch) && !j.InBatch() {
 		ps.add("size", j.Size, fmt.Sprintf("is not made in batch mode, which makes %s only; use mode online", strings.Join(j.Model.BatchSizes, ", ")))
+	}
+	if j.Mode == Batch && !j.Model.HasTier(TierBatch) {
+		ps.add("mode", string(j.Mode), fmt.Sprintf("is not offered by %s; use mode online", j.Model.ID))
 	}
 	j.AspectRatio = m.GetAspectRatio()
 	if j.AspectRatio == "" && len(j.References) == 0 {
@@ -191,16 +231,36 @@ var referenceTypes = map[string]string{
 // ReferenceType returns the media type of a reference image by its ending, or "" for an ending that Vertex does not read.
 func ReferenceType(uri string) string { return referenceTypes[strings.ToLower(path.Ext(uri))] }
 
-func (j *Job) checkReferences(ps *Problems) {
-	if n := len(j.References); n > j.Model.MaxReferences {
-		ps.add("references", "", fmt.Sprintf("are %d; %s takes at most %d", n, j.Model.ID, j.Model.MaxReferences))
+func (j *Job) checkImages(ps *Problems) {
+	field, are := "references", "are"
+	switch {
+	case len(j.References) == 0:
+		field = "turns"
+	case len(j.Turns) > 0:
+		are = "and the images of turns are"
+	}
+	if n := len(j.Turns); n > MaxTurns {
+		ps.add("turns", "", fmt.Sprintf("are %d; at most %d are allowed", n, MaxTurns))
+	} else if n := j.images(); n > j.Model.MaxReferences {
+		ps.add(field, "", fmt.Sprintf("%s %d; %s takes at most %d", are, n, j.Model.ID, j.Model.MaxReferences))
 	}
 	for _, uri := range j.References {
-		if _, _, err := SplitURI(uri); err != nil {
-			ps.add("references", uri, err.Error())
-		} else if ReferenceType(uri) == "" {
-			ps.add("references", uri, "ends in no image type that the model reads; allowed: .png, .jpg, .jpeg, .webp, .heic, .heif")
+		checkImage(ps, "references", uri)
+	}
+	for i, t := range j.Turns {
+		if t.Image == "" {
+			ps.add(turnField(i, "image"), "", "is missing: a turn is a prompt and its image, and turns are numbered without gaps")
+			continue
 		}
+		checkImage(ps, turnField(i, "image"), t.Image)
+	}
+}
+
+func checkImage(ps *Problems, field, uri string) {
+	if _, _, err := SplitURI(uri); err != nil {
+		ps.add(field, uri, err.Error())
+	} else if ReferenceType(uri) == "" {
+		ps.add(field, uri, "ends in no image type that the model reads; allowed: .png, .jpg, .jpeg, .webp, .heic, .heif")
 	}
 }
 

@@ -41,7 +41,8 @@ type Job struct {
 	Campaign string `protobuf:"bytes,3,opt,name=campaign,proto3" json:"campaign,omitempty"`
 	// Client (team, department or customer) that the cost belongs to. Same characters as `campaign`. Default: none.
 	Client string `protobuf:"bytes,4,opt,name=client,proto3" json:"client,omitempty"`
-	// What the image should show. Required; at most 32,768 bytes and the model's limit in tokens; no NUL.
+	// What the image should show. Required; at most 98,304 bytes and the model's limit in tokens; no NUL. With `system` and
+	// the prompts of `turns`, at most 131,072 bytes.
 	Prompt string `protobuf:"bytes,5,opt,name=prompt,proto3" json:"prompt,omitempty"`
 	// System instruction sent with the prompt. At most 32,768 bytes. Default: none.
 	System string `protobuf:"bytes,6,opt,name=system,proto3" json:"system,omitempty"`
@@ -58,19 +59,21 @@ type Job struct {
 	// Number of this image among the variants of one prompt, from 1 to 100. Variants differ in id only.
 	// Default: 1.
 	Variant int32 `protobuf:"varint,11,opt,name=variant,proto3" json:"variant,omitempty"`
-	// Reference images as `gs://bucket/object` URIs, png, jpeg, webp, heic or heif by their ending; at most
-	// the model's limit (14). Vertex reads them itself; they do not pass through assetmill. Default: none.
+	// Reference images as `gs://bucket/object` URIs, png, jpeg, webp, heic or heif by their ending; together with
+	// the images of `turns` at most the model's limit (14). Vertex reads them itself; they do not pass through assetmill. Default: none.
 	References []string `protobuf:"bytes,12,rep,name=references,proto3" json:"references,omitempty"`
 	// Safety threshold by harm category. Keys: `hate`, `dangerous`, `harassment`, `sexual` or Vertex's names
 	// such as `HARM_CATEGORY_HATE_SPEECH`. Values: `low`, `medium`, `high`, `none`, `off` or Vertex's names such as
 	// `BLOCK_MEDIUM_AND_ABOVE`. Default: the model's own thresholds.
 	Safety map[string]string `protobuf:"bytes,13,rep,name=safety,proto3" json:"safety,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// How the call is made: `online` or `batch`. The message attribute `mode` must say the same. Default: `online`.
+	// How the call is made: `online` or `batch` (half the price, sizes as the model offers in batch, up to four days). The message
+	// attribute `mode` must say the same. It is no part of the job's identity. Default: `online`.
 	Mode string `protobuf:"bytes,14,opt,name=mode,proto3" json:"mode,omitempty"`
 	// Latest moment at which the image is of use, RFC 3339 with a zone, such as `2026-12-01T09:00:00Z`.
 	// A job whose deadline has passed before its call is not called and ends as failed. Default: none.
 	Deadline string `protobuf:"bytes,15,opt,name=deadline,proto3" json:"deadline,omitempty"`
-	// Data region that the job may not leave, such as `europe-west4`, or `global`. Default: `global`.
+	// Data region that the job may not leave, such as `europe-west4`, or `global`. A job that no lane of the workers serves there is
+	// given up with reason `no_lane`. Default: `global`.
 	Region string `protobuf:"bytes,16,opt,name=region,proto3" json:"region,omitempty"`
 	// Retention class of the asset: `30d`, `90d`, `365d`, `archive` or `keep`; the first folder of the object's
 	// name, which lifecycle rules act on. Default: `keep`.
@@ -84,7 +87,10 @@ type Job struct {
 	// Name of the file that the job was read from, without folders. At most 255 bytes. Default: none.
 	SourceFile string `protobuf:"bytes,20,opt,name=source_file,json=sourceFile,proto3" json:"source_file,omitempty"`
 	// Row in that file, where the header is row 1. 0 when the job was not read from a file.
-	SourceRow     int64 `protobuf:"varint,21,opt,name=source_row,json=sourceRow,proto3" json:"source_row,omitempty"`
+	SourceRow int64 `protobuf:"varint,21,opt,name=source_row,json=sourceRow,proto3" json:"source_row,omitempty"`
+	// Earlier turns that show the model what is wanted (few-shot examples), in their order: each a prompt and the image that
+	// it should have led to. At most 14, and together with `references` at most the model's limit of images. Default: none.
+	Turns         []*Job_Turn `protobuf:"bytes,22,rep,name=turns,proto3" json:"turns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -266,11 +272,73 @@ func (x *Job) GetSourceRow() int64 {
 	return 0
 }
 
+func (x *Job) GetTurns() []*Job_Turn {
+	if x != nil {
+		return x.Turns
+	}
+	return nil
+}
+
+// Turn is an earlier turn that shows the model what is wanted: a prompt and the image that it should have led to.
+type Job_Turn struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was asked for. Required; at most 32,768 bytes; no NUL.
+	Prompt string `protobuf:"bytes,1,opt,name=prompt,proto3" json:"prompt,omitempty"`
+	// Image that it should have led to, a `gs://bucket/object` URI as in `references`. Required.
+	Image         string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Job_Turn) Reset() {
+	*x = Job_Turn{}
+	mi := &file_assetmill_v1_job_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Job_Turn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Job_Turn) ProtoMessage() {}
+
+func (x *Job_Turn) ProtoReflect() protoreflect.Message {
+	mi := &file_assetmill_v1_job_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Job_Turn.ProtoReflect.Descriptor instead.
+func (*Job_Turn) Descriptor() ([]byte, []int) {
+	return file_assetmill_v1_job_proto_rawDescGZIP(), []int{0, 0}
+}
+
+func (x *Job_Turn) GetPrompt() string {
+	if x != nil {
+		return x.Prompt
+	}
+	return ""
+}
+
+func (x *Job_Turn) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
 var File_assetmill_v1_job_proto protoreflect.FileDescriptor
 
 const file_assetmill_v1_job_proto_rawDesc = "" +
 	"\n" +
-	"\x16assetmill/v1/job.proto\x12\fassetmill.v1\"\xbe\x06\n" +
+	"\x16assetmill/v1/job.proto\x12\fassetmill.v1\"\xa2\a\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
 	"\n" +
@@ -299,7 +367,11 @@ const file_assetmill_v1_job_proto_rawDesc = "" +
 	"\vsource_file\x18\x14 \x01(\tR\n" +
 	"sourceFile\x12\x1d\n" +
 	"\n" +
-	"source_row\x18\x15 \x01(\x03R\tsourceRow\x1a9\n" +
+	"source_row\x18\x15 \x01(\x03R\tsourceRow\x12,\n" +
+	"\x05turns\x18\x16 \x03(\v2\x16.assetmill.v1.Job.TurnR\x05turns\x1a4\n" +
+	"\x04Turn\x12\x16\n" +
+	"\x06prompt\x18\x01 \x01(\tR\x06prompt\x12\x14\n" +
+	"\x05image\x18\x02 \x01(\tR\x05image\x1a9\n" +
 	"\vSafetyEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
@@ -323,22 +395,24 @@ func file_assetmill_v1_job_proto_rawDescGZIP() []byte {
 	return file_assetmill_v1_job_proto_rawDescData
 }
 
-var file_assetmill_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_assetmill_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_assetmill_v1_job_proto_goTypes = []any{
-	(*Job)(nil), // 0: assetmill.v1.Job
-	nil,         // 1: assetmill.v1.Job.SafetyEntry
-	nil,         // 2: assetmill.v1.Job.LabelsEntry
-	nil,         // 3: assetmill.v1.Job.SourceEntry
+	(*Job)(nil),      // 0: assetmill.v1.Job
+	(*Job_Turn)(nil), // 1: assetmill.v1.Job.Turn
+	nil,              // 2: assetmill.v1.Job.SafetyEntry
+	nil,              // 3: assetmill.v1.Job.LabelsEntry
+	nil,              // 4: assetmill.v1.Job.SourceEntry
 }
 var file_assetmill_v1_job_proto_depIdxs = []int32{
-	1, // 0: assetmill.v1.Job.safety:type_name -> assetmill.v1.Job.SafetyEntry
-	2, // 1: assetmill.v1.Job.labels:type_name -> assetmill.v1.Job.LabelsEntry
-	3, // 2: assetmill.v1.Job.source:type_name -> assetmill.v1.Job.SourceEntry
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	2, // 0: assetmill.v1.Job.safety:type_name -> assetmill.v1.Job.SafetyEntry
+	3, // 1: assetmill.v1.Job.labels:type_name -> assetmill.v1.Job.LabelsEntry
+	4, // 2: assetmill.v1.Job.source:type_name -> assetmill.v1.Job.SourceEntry
+	1, // 3: assetmill.v1.Job.turns:type_name -> assetmill.v1.Job.Turn
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_assetmill_v1_job_proto_init() }
@@ -353,7 +427,7 @@ func file_assetmill_v1_job_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assetmill_v1_job_proto_rawDesc), len(file_assetmill_v1_job_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

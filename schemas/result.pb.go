@@ -21,8 +21,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// JobResult announces that a job has ended. It is published as JSON to the topic `results` after the lineage
-// row is durable, at least once: deduplicate by `job_id`. Attributes repeat `job_id`, `submission`, `campaign`
+// JobResult announces that a job has ended, or that no worker has a lane for it (reason `no_lane`). It is published as JSON to the topic `results` after the lineage
+// row is durable (a job without a lane has none), at least once: deduplicate by `job_id`. Attributes repeat `job_id`, `submission`, `campaign`
 // and `outcome`, so that subscriptions can filter. It carries no prompt. This file is also the topic's schema, so it
 // holds one message and no imports.
 type JobResult struct {
@@ -37,7 +37,8 @@ type JobResult struct {
 	Client string `protobuf:"bytes,4,opt,name=client,proto3" json:"client,omitempty"`
 	// How the job ended: `succeeded`, `refused`, `failed` or `cancelled`.
 	Outcome string `protobuf:"bytes,5,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	// Reason code within the outcome, such as `image` or `prompt_filter`; docs/outcomes.md lists them.
+	// Reason code within the outcome, such as `image` or `prompt_filter`; docs/outcomes.md lists them. With `no_lane` the job
+	// has not ended for good: its message waits among the dead letters, to be sent again once there is a lane.
 	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	// One sentence for a person. Never holds the prompt.
 	Detail string `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`

@@ -76,6 +76,61 @@ func (x *KeyValue) GetValue() string {
 	return ""
 }
 
+// Turn is an earlier turn that showed the model what was wanted.
+type Turn struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was asked for.
+	Prompt string `protobuf:"bytes,1,opt,name=prompt,proto3" json:"prompt,omitempty"`
+	// Image that it should have led to, a `gs://` URI.
+	Image         string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Turn) Reset() {
+	*x = Turn{}
+	mi := &file_assetmill_v1_rows_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Turn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Turn) ProtoMessage() {}
+
+func (x *Turn) ProtoReflect() protoreflect.Message {
+	mi := &file_assetmill_v1_rows_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Turn.ProtoReflect.Descriptor instead.
+func (*Turn) Descriptor() ([]byte, []int) {
+	return file_assetmill_v1_rows_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Turn) GetPrompt() string {
+	if x != nil {
+		return x.Prompt
+	}
+	return ""
+}
+
+func (x *Turn) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
 // SafetyRating is the model's own judgement of an answer in one harm category.
 type SafetyRating struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -93,7 +148,7 @@ type SafetyRating struct {
 
 func (x *SafetyRating) Reset() {
 	*x = SafetyRating{}
-	mi := &file_assetmill_v1_rows_proto_msgTypes[1]
+	mi := &file_assetmill_v1_rows_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -105,7 +160,7 @@ func (x *SafetyRating) String() string {
 func (*SafetyRating) ProtoMessage() {}
 
 func (x *SafetyRating) ProtoReflect() protoreflect.Message {
-	mi := &file_assetmill_v1_rows_proto_msgTypes[1]
+	mi := &file_assetmill_v1_rows_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -118,7 +173,7 @@ func (x *SafetyRating) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SafetyRating.ProtoReflect.Descriptor instead.
 func (*SafetyRating) Descriptor() ([]byte, []int) {
-	return file_assetmill_v1_rows_proto_rawDescGZIP(), []int{1}
+	return file_assetmill_v1_rows_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SafetyRating) GetCategory() string {
@@ -268,7 +323,7 @@ type GenerationRow struct {
 	AssetWidth int64 `protobuf:"varint,56,opt,name=asset_width,json=assetWidth,proto3" json:"asset_width,omitempty"`
 	// Height in pixels, read from the image itself.
 	AssetHeight int64 `protobuf:"varint,57,opt,name=asset_height,json=assetHeight,proto3" json:"asset_height,omitempty"`
-	// Vertex batch job that served, for batch mode.
+	// Batch that served, for batch mode: an id of ours, see BatchRow.
 	BatchId string `protobuf:"bytes,58,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
 	// Worker that ended the job.
 	Worker string `protobuf:"bytes,59,opt,name=worker,proto3" json:"worker,omitempty"`
@@ -279,14 +334,16 @@ type GenerationRow struct {
 	// Pub/Sub id of the message that was being handled.
 	MessageId string `protobuf:"bytes,62,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
 	// The job's deadline.
-	Deadline      int64 `protobuf:"varint,63,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	Deadline int64 `protobuf:"varint,63,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// Earlier turns that showed the model what was wanted, in their order.
+	Turns         []*Turn `protobuf:"bytes,64,rep,name=turns,proto3" json:"turns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GenerationRow) Reset() {
 	*x = GenerationRow{}
-	mi := &file_assetmill_v1_rows_proto_msgTypes[2]
+	mi := &file_assetmill_v1_rows_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -298,7 +355,7 @@ func (x *GenerationRow) String() string {
 func (*GenerationRow) ProtoMessage() {}
 
 func (x *GenerationRow) ProtoReflect() protoreflect.Message {
-	mi := &file_assetmill_v1_rows_proto_msgTypes[2]
+	mi := &file_assetmill_v1_rows_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -311,7 +368,7 @@ func (x *GenerationRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerationRow.ProtoReflect.Descriptor instead.
 func (*GenerationRow) Descriptor() ([]byte, []int) {
-	return file_assetmill_v1_rows_proto_rawDescGZIP(), []int{2}
+	return file_assetmill_v1_rows_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GenerationRow) GetJobId() string {
@@ -755,6 +812,13 @@ func (x *GenerationRow) GetDeadline() int64 {
 	return 0
 }
 
+func (x *GenerationRow) GetTurns() []*Turn {
+	if x != nil {
+		return x.Turns
+	}
+	return nil
+}
+
 // AttemptRow is one call that was paid, refused, or whose fate is unknown: the row of table `attempts_raw`.
 // Throttled answers (429, 503) are free and are counted in GenerationRow.throttled instead.
 type AttemptRow struct {
@@ -816,13 +880,15 @@ type AttemptRow struct {
 	CostUsd string `protobuf:"bytes,27,opt,name=cost_usd,json=costUsd,proto3" json:"cost_usd,omitempty"`
 	// Whether the cost is a fallback.
 	CostIsFallback *bool `protobuf:"varint,28,opt,name=cost_is_fallback,json=costIsFallback,proto3,oneof" json:"cost_is_fallback,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Batch that the call was a row of, for batch mode.
+	BatchId       string `protobuf:"bytes,29,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttemptRow) Reset() {
 	*x = AttemptRow{}
-	mi := &file_assetmill_v1_rows_proto_msgTypes[3]
+	mi := &file_assetmill_v1_rows_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +900,7 @@ func (x *AttemptRow) String() string {
 func (*AttemptRow) ProtoMessage() {}
 
 func (x *AttemptRow) ProtoReflect() protoreflect.Message {
-	mi := &file_assetmill_v1_rows_proto_msgTypes[3]
+	mi := &file_assetmill_v1_rows_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,7 +913,7 @@ func (x *AttemptRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptRow.ProtoReflect.Descriptor instead.
 func (*AttemptRow) Descriptor() ([]byte, []int) {
-	return file_assetmill_v1_rows_proto_rawDescGZIP(), []int{3}
+	return file_assetmill_v1_rows_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AttemptRow) GetAttemptId() string {
@@ -1046,6 +1112,13 @@ func (x *AttemptRow) GetCostIsFallback() bool {
 	return false
 }
 
+func (x *AttemptRow) GetBatchId() string {
+	if x != nil {
+		return x.BatchId
+	}
+	return ""
+}
+
 // SubmissionFile is one file of a submission.
 type SubmissionFile struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1063,7 +1136,7 @@ type SubmissionFile struct {
 
 func (x *SubmissionFile) Reset() {
 	*x = SubmissionFile{}
-	mi := &file_assetmill_v1_rows_proto_msgTypes[4]
+	mi := &file_assetmill_v1_rows_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1148,7 @@ func (x *SubmissionFile) String() string {
 func (*SubmissionFile) ProtoMessage() {}
 
 func (x *SubmissionFile) ProtoReflect() protoreflect.Message {
-	mi := &file_assetmill_v1_rows_proto_msgTypes[4]
+	mi := &file_assetmill_v1_rows_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1161,7 @@ func (x *SubmissionFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmissionFile.ProtoReflect.Descriptor instead.
 func (*SubmissionFile) Descriptor() ([]byte, []int) {
-	return file_assetmill_v1_rows_proto_rawDescGZIP(), []int{4}
+	return file_assetmill_v1_rows_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SubmissionFile) GetName() string {
@@ -1119,6 +1192,125 @@ func (x *SubmissionFile) GetRowsRead() int64 {
 	return 0
 }
 
+// ModePlan is how the jobs of one model and data region are to be served that left the mode open (`auto`), with what both modes cost
+// and take.
+type ModePlan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Model of the jobs.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// Data region of the jobs.
+	Region string `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	// Jobs that left the mode open.
+	Jobs *int64 `protobuf:"varint,3,opt,name=jobs,proto3,oneof" json:"jobs,omitempty"`
+	// Of these, the jobs that a batch would do for: by model, size and deadline.
+	FittingJobs *int64 `protobuf:"varint,4,opt,name=fitting_jobs,json=fittingJobs,proto3,oneof" json:"fitting_jobs,omitempty"`
+	// Of these, the jobs that go to batch: all that fit, or none where they are too few to be worth a batch.
+	BatchJobs *int64 `protobuf:"varint,5,opt,name=batch_jobs,json=batchJobs,proto3,oneof" json:"batch_jobs,omitempty"`
+	// Estimated cost in US dollars if all went online.
+	OnlineCostUsd string `protobuf:"bytes,6,opt,name=online_cost_usd,json=onlineCostUsd,proto3" json:"online_cost_usd,omitempty"`
+	// Estimated cost in US dollars if all that fit went to batch, and the others online.
+	BatchCostUsd string `protobuf:"bytes,7,opt,name=batch_cost_usd,json=batchCostUsd,proto3" json:"batch_cost_usd,omitempty"`
+	// Milliseconds that all jobs should take online, at the rate that was assumed.
+	OnlineMs *int64 `protobuf:"varint,8,opt,name=online_ms,json=onlineMs,proto3,oneof" json:"online_ms,omitempty"`
+	// Milliseconds within which a batch has run at the latest: the longest queue and the longest run. Most end in hours.
+	BatchMs       *int64 `protobuf:"varint,9,opt,name=batch_ms,json=batchMs,proto3,oneof" json:"batch_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModePlan) Reset() {
+	*x = ModePlan{}
+	mi := &file_assetmill_v1_rows_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModePlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModePlan) ProtoMessage() {}
+
+func (x *ModePlan) ProtoReflect() protoreflect.Message {
+	mi := &file_assetmill_v1_rows_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModePlan.ProtoReflect.Descriptor instead.
+func (*ModePlan) Descriptor() ([]byte, []int) {
+	return file_assetmill_v1_rows_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ModePlan) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *ModePlan) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *ModePlan) GetJobs() int64 {
+	if x != nil && x.Jobs != nil {
+		return *x.Jobs
+	}
+	return 0
+}
+
+func (x *ModePlan) GetFittingJobs() int64 {
+	if x != nil && x.FittingJobs != nil {
+		return *x.FittingJobs
+	}
+	return 0
+}
+
+func (x *ModePlan) GetBatchJobs() int64 {
+	if x != nil && x.BatchJobs != nil {
+		return *x.BatchJobs
+	}
+	return 0
+}
+
+func (x *ModePlan) GetOnlineCostUsd() string {
+	if x != nil {
+		return x.OnlineCostUsd
+	}
+	return ""
+}
+
+func (x *ModePlan) GetBatchCostUsd() string {
+	if x != nil {
+		return x.BatchCostUsd
+	}
+	return ""
+}
+
+func (x *ModePlan) GetOnlineMs() int64 {
+	if x != nil && x.OnlineMs != nil {
+		return *x.OnlineMs
+	}
+	return 0
+}
+
+func (x *ModePlan) GetBatchMs() int64 {
+	if x != nil && x.BatchMs != nil {
+		return *x.BatchMs
+	}
+	return 0
+}
+
 // SubmissionRow is the receipt of one run of submit: the row of table `submissions_raw`, and as JSON the object
 // `submissions/<submission>.json` of the work bucket. The view `submissions` keeps the newest per submission.
 type SubmissionRow struct {
@@ -1145,7 +1337,7 @@ type SubmissionRow struct {
 	Published *int64 `protobuf:"varint,10,opt,name=published,proto3,oneof" json:"published,omitempty"`
 	// Jobs not published, because they had already ended.
 	AlreadyDone *int64 `protobuf:"varint,11,opt,name=already_done,json=alreadyDone,proto3,oneof" json:"already_done,omitempty"`
-	// Estimated cost of all jobs at list price in US dollars.
+	// Estimated cost of all jobs at list price in US dollars, in the modes that they are to be served in.
 	EstimatedCostUsd string `protobuf:"bytes,12,opt,name=estimated_cost_usd,json=estimatedCostUsd,proto3" json:"estimated_cost_usd,omitempty"`
 	// Version of the price table.
 	PriceVersion string `protobuf:"bytes,13,opt,name=price_version,json=priceVersion,proto3" json:"price_version,omitempty"`
@@ -1158,14 +1350,18 @@ type SubmissionRow struct {
 	// When the submission's first run began. No job of it ended before, so questions about it need not look further back.
 	FirstSubmittedAt int64 `protobuf:"varint,17,opt,name=first_submitted_at,json=firstSubmittedAt,proto3" json:"first_submitted_at,omitempty"`
 	// Jobs of this submission that had ended and that this run's files no longer hold. `jobs` does not count them.
-	EndedBefore   *int64 `protobuf:"varint,18,opt,name=ended_before,json=endedBefore,proto3,oneof" json:"ended_before,omitempty"`
+	EndedBefore *int64 `protobuf:"varint,18,opt,name=ended_before,json=endedBefore,proto3,oneof" json:"ended_before,omitempty"`
+	// Plans for the jobs that left the mode open, one for each model and data region.
+	Plans []*ModePlan `protobuf:"bytes,19,rep,name=plans,proto3" json:"plans,omitempty"`
+	// Jobs of the submission that go to batch, by their row's wish or by a plan.
+	BatchJobs     *int64 `protobuf:"varint,20,opt,name=batch_jobs,json=batchJobs,proto3,oneof" json:"batch_jobs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubmissionRow) Reset() {
 	*x = SubmissionRow{}
-	mi := &file_assetmill_v1_rows_proto_msgTypes[5]
+	mi := &file_assetmill_v1_rows_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1373,7 @@ func (x *SubmissionRow) String() string {
 func (*SubmissionRow) ProtoMessage() {}
 
 func (x *SubmissionRow) ProtoReflect() protoreflect.Message {
-	mi := &file_assetmill_v1_rows_proto_msgTypes[5]
+	mi := &file_assetmill_v1_rows_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1386,7 @@ func (x *SubmissionRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmissionRow.ProtoReflect.Descriptor instead.
 func (*SubmissionRow) Descriptor() ([]byte, []int) {
-	return file_assetmill_v1_rows_proto_rawDescGZIP(), []int{5}
+	return file_assetmill_v1_rows_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SubmissionRow) GetSubmission() string {
@@ -1319,6 +1515,394 @@ func (x *SubmissionRow) GetEndedBefore() int64 {
 	return 0
 }
 
+func (x *SubmissionRow) GetPlans() []*ModePlan {
+	if x != nil {
+		return x.Plans
+	}
+	return nil
+}
+
+func (x *SubmissionRow) GetBatchJobs() int64 {
+	if x != nil && x.BatchJobs != nil {
+		return *x.BatchJobs
+	}
+	return 0
+}
+
+// BatchRow is what is known of a batch at one moment: the row of table `batches_raw`. One is appended whenever a batch changes its
+// state, at least once; the view `batches` keeps the newest. Counts are of jobs, and when the batch is closed,
+// `jobs = done + refused + failed + requeued`.
+type BatchRow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the batch; generations and attempts name it.
+	BatchId string `protobuf:"bytes,1,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
+	// Model of all its jobs.
+	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	// Vertex location that serves it, such as `global`.
+	Location string `protobuf:"bytes,3,opt,name=location,proto3" json:"location,omitempty"`
+	// Data region of all its jobs.
+	Region string `protobuf:"bytes,4,opt,name=region,proto3" json:"region,omitempty"`
+	// Lane that serves it.
+	Lane string `protobuf:"bytes,5,opt,name=lane,proto3" json:"lane,omitempty"`
+	// Resource name of the Vertex batch prediction job, once there is one.
+	VertexJob string `protobuf:"bytes,6,opt,name=vertex_job,json=vertexJob,proto3" json:"vertex_job,omitempty"`
+	// Where the batch is: `gathered` (its manifest is durable), `created` (the Vertex job exists and waits), `running`, `collecting`
+	// (its output is being turned into assets) or `closed` (each of its jobs has ended or is back in the queue).
+	State string `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
+	// State of the Vertex job in Vertex's name, such as `JOB_STATE_RUNNING`.
+	VertexState string `protobuf:"bytes,8,opt,name=vertex_state,json=vertexState,proto3" json:"vertex_state,omitempty"`
+	// Why the Vertex job came to its end: `complete`, `partial`, `expired` (in the queue or while it ran), `stuck` (given up after too
+	// long in the queue), `cancelled` or `failed`. Empty before.
+	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	// One sentence for a person: Vertex's message, or what was done about it.
+	Detail string `protobuf:"bytes,10,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Jobs in the batch.
+	Jobs *int64 `protobuf:"varint,11,opt,name=jobs,proto3,oneof" json:"jobs,omitempty"`
+	// Jobs that ended with an asset.
+	Done *int64 `protobuf:"varint,12,opt,name=done,proto3,oneof" json:"done,omitempty"`
+	// Jobs that the model or its filters refused.
+	Refused *int64 `protobuf:"varint,13,opt,name=refused,proto3,oneof" json:"refused,omitempty"`
+	// Jobs that ended as failed.
+	Failed *int64 `protobuf:"varint,14,opt,name=failed,proto3,oneof" json:"failed,omitempty"`
+	// Jobs that went back to the queue: rows that failed for a passing reason, and missing ones.
+	Requeued *int64 `protobuf:"varint,15,opt,name=requeued,proto3,oneof" json:"requeued,omitempty"`
+	// Jobs of which the output had no row.
+	Missing *int64 `protobuf:"varint,16,opt,name=missing,proto3,oneof" json:"missing,omitempty"`
+	// Output rows beyond the first of a job. They are billed, and their images are discarded.
+	Duplicated *int64 `protobuf:"varint,17,opt,name=duplicated,proto3,oneof" json:"duplicated,omitempty"`
+	// Output rows that belong to no job of the batch; they are kept under `orphans/` of the work bucket.
+	Orphans *int64 `protobuf:"varint,18,opt,name=orphans,proto3,oneof" json:"orphans,omitempty"`
+	// Output rows that could not be read.
+	Damaged *int64 `protobuf:"varint,19,opt,name=damaged,proto3,oneof" json:"damaged,omitempty"`
+	// Size of the input in bytes.
+	InputBytes *int64 `protobuf:"varint,20,opt,name=input_bytes,json=inputBytes,proto3,oneof" json:"input_bytes,omitempty"`
+	// Size of the output in bytes.
+	OutputBytes *int64 `protobuf:"varint,21,opt,name=output_bytes,json=outputBytes,proto3,oneof" json:"output_bytes,omitempty"`
+	// `gs://` URI of the input.
+	InputUri string `protobuf:"bytes,22,opt,name=input_uri,json=inputUri,proto3" json:"input_uri,omitempty"`
+	// `gs://` URI of the folder that holds the output.
+	OutputUri string `protobuf:"bytes,23,opt,name=output_uri,json=outputUri,proto3" json:"output_uri,omitempty"`
+	// When its manifest was durable.
+	GatheredAt int64 `protobuf:"varint,24,opt,name=gathered_at,json=gatheredAt,proto3" json:"gathered_at,omitempty"`
+	// When the Vertex job was created.
+	CreatedAt int64 `protobuf:"varint,25,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// When Vertex began to run it.
+	StartedAt int64 `protobuf:"varint,26,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// When the Vertex job came to its end.
+	EndedAt int64 `protobuf:"varint,27,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// When the batch was closed.
+	ClosedAt int64 `protobuf:"varint,28,opt,name=closed_at,json=closedAt,proto3" json:"closed_at,omitempty"`
+	// When this row became true. The table is partitioned by its day.
+	ChangedAt int64 `protobuf:"varint,29,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
+	// Milliseconds in Vertex's queue.
+	QueueMs *int64 `protobuf:"varint,30,opt,name=queue_ms,json=queueMs,proto3,oneof" json:"queue_ms,omitempty"`
+	// Milliseconds that Vertex ran it.
+	RunMs *int64 `protobuf:"varint,31,opt,name=run_ms,json=runMs,proto3,oneof" json:"run_ms,omitempty"`
+	// Milliseconds from its end at Vertex until it was closed.
+	CollectMs *int64 `protobuf:"varint,32,opt,name=collect_ms,json=collectMs,proto3,oneof" json:"collect_ms,omitempty"`
+	// Version of the price table.
+	PriceVersion string `protobuf:"bytes,33,opt,name=price_version,json=priceVersion,proto3" json:"price_version,omitempty"`
+	// Cost of all output rows in US dollars, duplicates included. The same money as in generations and attempts, but for duplicates.
+	CostUsd string `protobuf:"bytes,34,opt,name=cost_usd,json=costUsd,proto3" json:"cost_usd,omitempty"`
+	// What the jobs that ended here would have cost online, less `cost_usd`.
+	SavedUsd string `protobuf:"bytes,35,opt,name=saved_usd,json=savedUsd,proto3" json:"saved_usd,omitempty"`
+	// Worker that wrote this row.
+	Worker string `protobuf:"bytes,36,opt,name=worker,proto3" json:"worker,omitempty"`
+	// Version of that worker's program.
+	WorkerVersion string `protobuf:"bytes,37,opt,name=worker_version,json=workerVersion,proto3" json:"worker_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchRow) Reset() {
+	*x = BatchRow{}
+	mi := &file_assetmill_v1_rows_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchRow) ProtoMessage() {}
+
+func (x *BatchRow) ProtoReflect() protoreflect.Message {
+	mi := &file_assetmill_v1_rows_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchRow.ProtoReflect.Descriptor instead.
+func (*BatchRow) Descriptor() ([]byte, []int) {
+	return file_assetmill_v1_rows_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *BatchRow) GetBatchId() string {
+	if x != nil {
+		return x.BatchId
+	}
+	return ""
+}
+
+func (x *BatchRow) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *BatchRow) GetLocation() string {
+	if x != nil {
+		return x.Location
+	}
+	return ""
+}
+
+func (x *BatchRow) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *BatchRow) GetLane() string {
+	if x != nil {
+		return x.Lane
+	}
+	return ""
+}
+
+func (x *BatchRow) GetVertexJob() string {
+	if x != nil {
+		return x.VertexJob
+	}
+	return ""
+}
+
+func (x *BatchRow) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *BatchRow) GetVertexState() string {
+	if x != nil {
+		return x.VertexState
+	}
+	return ""
+}
+
+func (x *BatchRow) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *BatchRow) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *BatchRow) GetJobs() int64 {
+	if x != nil && x.Jobs != nil {
+		return *x.Jobs
+	}
+	return 0
+}
+
+func (x *BatchRow) GetDone() int64 {
+	if x != nil && x.Done != nil {
+		return *x.Done
+	}
+	return 0
+}
+
+func (x *BatchRow) GetRefused() int64 {
+	if x != nil && x.Refused != nil {
+		return *x.Refused
+	}
+	return 0
+}
+
+func (x *BatchRow) GetFailed() int64 {
+	if x != nil && x.Failed != nil {
+		return *x.Failed
+	}
+	return 0
+}
+
+func (x *BatchRow) GetRequeued() int64 {
+	if x != nil && x.Requeued != nil {
+		return *x.Requeued
+	}
+	return 0
+}
+
+func (x *BatchRow) GetMissing() int64 {
+	if x != nil && x.Missing != nil {
+		return *x.Missing
+	}
+	return 0
+}
+
+func (x *BatchRow) GetDuplicated() int64 {
+	if x != nil && x.Duplicated != nil {
+		return *x.Duplicated
+	}
+	return 0
+}
+
+func (x *BatchRow) GetOrphans() int64 {
+	if x != nil && x.Orphans != nil {
+		return *x.Orphans
+	}
+	return 0
+}
+
+func (x *BatchRow) GetDamaged() int64 {
+	if x != nil && x.Damaged != nil {
+		return *x.Damaged
+	}
+	return 0
+}
+
+func (x *BatchRow) GetInputBytes() int64 {
+	if x != nil && x.InputBytes != nil {
+		return *x.InputBytes
+	}
+	return 0
+}
+
+func (x *BatchRow) GetOutputBytes() int64 {
+	if x != nil && x.OutputBytes != nil {
+		return *x.OutputBytes
+	}
+	return 0
+}
+
+func (x *BatchRow) GetInputUri() string {
+	if x != nil {
+		return x.InputUri
+	}
+	return ""
+}
+
+func (x *BatchRow) GetOutputUri() string {
+	if x != nil {
+		return x.OutputUri
+	}
+	return ""
+}
+
+func (x *BatchRow) GetGatheredAt() int64 {
+	if x != nil {
+		return x.GatheredAt
+	}
+	return 0
+}
+
+func (x *BatchRow) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
+func (x *BatchRow) GetStartedAt() int64 {
+	if x != nil {
+		return x.StartedAt
+	}
+	return 0
+}
+
+func (x *BatchRow) GetEndedAt() int64 {
+	if x != nil {
+		return x.EndedAt
+	}
+	return 0
+}
+
+func (x *BatchRow) GetClosedAt() int64 {
+	if x != nil {
+		return x.ClosedAt
+	}
+	return 0
+}
+
+func (x *BatchRow) GetChangedAt() int64 {
+	if x != nil {
+		return x.ChangedAt
+	}
+	return 0
+}
+
+func (x *BatchRow) GetQueueMs() int64 {
+	if x != nil && x.QueueMs != nil {
+		return *x.QueueMs
+	}
+	return 0
+}
+
+func (x *BatchRow) GetRunMs() int64 {
+	if x != nil && x.RunMs != nil {
+		return *x.RunMs
+	}
+	return 0
+}
+
+func (x *BatchRow) GetCollectMs() int64 {
+	if x != nil && x.CollectMs != nil {
+		return *x.CollectMs
+	}
+	return 0
+}
+
+func (x *BatchRow) GetPriceVersion() string {
+	if x != nil {
+		return x.PriceVersion
+	}
+	return ""
+}
+
+func (x *BatchRow) GetCostUsd() string {
+	if x != nil {
+		return x.CostUsd
+	}
+	return ""
+}
+
+func (x *BatchRow) GetSavedUsd() string {
+	if x != nil {
+		return x.SavedUsd
+	}
+	return ""
+}
+
+func (x *BatchRow) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *BatchRow) GetWorkerVersion() string {
+	if x != nil {
+		return x.WorkerVersion
+	}
+	return ""
+}
+
 var File_assetmill_v1_rows_proto protoreflect.FileDescriptor
 
 const file_assetmill_v1_rows_proto_rawDesc = "" +
@@ -1326,12 +1910,15 @@ const file_assetmill_v1_rows_proto_rawDesc = "" +
 	"\x17assetmill/v1/rows.proto\x12\fassetmill.v1\x1a\x1aassetmill/v1/options.proto\"8\n" +
 	"\bKeyValue\x12\x16\n" +
 	"\x03key\x18\x01 \x01(\tB\x04\xb0\xbb\x18\x01R\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x82\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"@\n" +
+	"\x04Turn\x12\x1c\n" +
+	"\x06prompt\x18\x01 \x01(\tB\x04\xb0\xbb\x18\x01R\x06prompt\x12\x1a\n" +
+	"\x05image\x18\x02 \x01(\tB\x04\xb0\xbb\x18\x01R\x05image\"\x82\x01\n" +
 	"\fSafetyRating\x12\x1a\n" +
 	"\bcategory\x18\x01 \x01(\tR\bcategory\x12 \n" +
 	"\vprobability\x18\x02 \x01(\tR\vprobability\x12\x1a\n" +
 	"\bseverity\x18\x03 \x01(\tR\bseverity\x12\x18\n" +
-	"\ablocked\x18\x04 \x01(\bR\ablocked\"\xb0\x12\n" +
+	"\ablocked\x18\x04 \x01(\bR\ablocked\"\xda\x12\n" +
 	"\rGenerationRow\x12\x1b\n" +
 	"\x06job_id\x18\x01 \x01(\tB\x04\xb0\xbb\x18\x01R\x05jobId\x12\x1e\n" +
 	"\n" +
@@ -1409,7 +1996,8 @@ const file_assetmill_v1_rows_proto_rawDesc = "" +
 	"\btrace_id\x18= \x01(\tR\atraceId\x12\x1d\n" +
 	"\n" +
 	"message_id\x18> \x01(\tR\tmessageId\x12)\n" +
-	"\bdeadline\x18? \x01(\x03B\r\xaa\xbb\x18\tTIMESTAMPR\bdeadline:P\xfa\xbb\x18\x0fgenerations_raw\x82\xbc\x18\vfinished_at\x8a\xbc\x18\bcampaign\x8a\xbc\x18\x05model\x8a\xbc\x18\aoutcome\x8a\xbc\x18\n" +
+	"\bdeadline\x18? \x01(\x03B\r\xaa\xbb\x18\tTIMESTAMPR\bdeadline\x12(\n" +
+	"\x05turns\x18@ \x03(\v2\x12.assetmill.v1.TurnR\x05turns:P\xfa\xbb\x18\x0fgenerations_raw\x82\xbc\x18\vfinished_at\x8a\xbc\x18\bcampaign\x8a\xbc\x18\x05model\x8a\xbc\x18\aoutcome\x8a\xbc\x18\n" +
 	"submissionB\a\n" +
 	"\x05_seedB\v\n" +
 	"\t_attemptsB\f\n" +
@@ -1419,7 +2007,7 @@ const file_assetmill_v1_rows_proto_rawDesc = "" +
 	"\n" +
 	"\b_call_msB\v\n" +
 	"\t_store_msB\x13\n" +
-	"\x11_cost_is_fallback\"\xe8\a\n" +
+	"\x11_cost_is_fallback\"\x83\b\n" +
 	"\n" +
 	"AttemptRow\x12#\n" +
 	"\n" +
@@ -1457,7 +2045,8 @@ const file_assetmill_v1_rows_proto_rawDesc = "" +
 	"\ftotal_tokens\x18\x19 \x01(\x03R\vtotalTokens\x12#\n" +
 	"\rprice_version\x18\x1a \x01(\tR\fpriceVersion\x12&\n" +
 	"\bcost_usd\x18\x1b \x01(\tB\v\xaa\xbb\x18\aNUMERICR\acostUsd\x12-\n" +
-	"\x10cost_is_fallback\x18\x1c \x01(\bH\x01R\x0ecostIsFallback\x88\x01\x01:;\xfa\xbb\x18\fattempts_raw\x82\xbc\x18\bended_at\x8a\xbc\x18\bcampaign\x8a\xbc\x18\x05model\x8a\xbc\x18\x06resultB\n" +
+	"\x10cost_is_fallback\x18\x1c \x01(\bH\x01R\x0ecostIsFallback\x88\x01\x01\x12\x19\n" +
+	"\bbatch_id\x18\x1d \x01(\tR\abatchId:;\xfa\xbb\x18\fattempts_raw\x82\xbc\x18\bended_at\x8a\xbc\x18\bcampaign\x8a\xbc\x18\x05model\x8a\xbc\x18\x06resultB\n" +
 	"\n" +
 	"\b_call_msB\x13\n" +
 	"\x11_cost_is_fallback\"\x97\x01\n" +
@@ -1468,7 +2057,24 @@ const file_assetmill_v1_rows_proto_rawDesc = "" +
 	"\trows_read\x18\x04 \x01(\x03H\x01R\browsRead\x88\x01\x01B\b\n" +
 	"\x06_bytesB\f\n" +
 	"\n" +
-	"_rows_read\"\x82\a\n" +
+	"_rows_read\"\x97\x03\n" +
+	"\bModePlan\x12\x1a\n" +
+	"\x05model\x18\x01 \x01(\tB\x04\xb0\xbb\x18\x01R\x05model\x12\x1c\n" +
+	"\x06region\x18\x02 \x01(\tB\x04\xb0\xbb\x18\x01R\x06region\x12\x17\n" +
+	"\x04jobs\x18\x03 \x01(\x03H\x00R\x04jobs\x88\x01\x01\x12&\n" +
+	"\ffitting_jobs\x18\x04 \x01(\x03H\x01R\vfittingJobs\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"batch_jobs\x18\x05 \x01(\x03H\x02R\tbatchJobs\x88\x01\x01\x123\n" +
+	"\x0fonline_cost_usd\x18\x06 \x01(\tB\v\xaa\xbb\x18\aNUMERICR\ronlineCostUsd\x121\n" +
+	"\x0ebatch_cost_usd\x18\a \x01(\tB\v\xaa\xbb\x18\aNUMERICR\fbatchCostUsd\x12 \n" +
+	"\tonline_ms\x18\b \x01(\x03H\x03R\bonlineMs\x88\x01\x01\x12\x1e\n" +
+	"\bbatch_ms\x18\t \x01(\x03H\x04R\abatchMs\x88\x01\x01B\a\n" +
+	"\x05_jobsB\x0f\n" +
+	"\r_fitting_jobsB\r\n" +
+	"\v_batch_jobsB\f\n" +
+	"\n" +
+	"_online_msB\v\n" +
+	"\t_batch_ms\"\xe3\a\n" +
 	"\rSubmissionRow\x12$\n" +
 	"\n" +
 	"submission\x18\x01 \x01(\tB\x04\xb0\xbb\x18\x01R\n" +
@@ -1490,7 +2096,10 @@ const file_assetmill_v1_rows_proto_rawDesc = "" +
 	"\fcompleted_at\x18\x0f \x01(\x03B\r\xaa\xbb\x18\tTIMESTAMPR\vcompletedAt\x12\x1c\n" +
 	"\tsubmitter\x18\x10 \x01(\tR\tsubmitter\x12;\n" +
 	"\x12first_submitted_at\x18\x11 \x01(\x03B\r\xaa\xbb\x18\tTIMESTAMPR\x10firstSubmittedAt\x12&\n" +
-	"\fended_before\x18\x12 \x01(\x03H\x05R\vendedBefore\x88\x01\x01:=\xfa\xbb\x18\x0fsubmissions_raw\x82\xbc\x18\fsubmitted_at\x8a\xbc\x18\bcampaign\x8a\xbc\x18\n" +
+	"\fended_before\x18\x12 \x01(\x03H\x05R\vendedBefore\x88\x01\x01\x12,\n" +
+	"\x05plans\x18\x13 \x03(\v2\x16.assetmill.v1.ModePlanR\x05plans\x12\"\n" +
+	"\n" +
+	"batch_jobs\x18\x14 \x01(\x03H\x06R\tbatchJobs\x88\x01\x01:=\xfa\xbb\x18\x0fsubmissions_raw\x82\xbc\x18\fsubmitted_at\x8a\xbc\x18\bcampaign\x8a\xbc\x18\n" +
 	"submissionB\f\n" +
 	"\n" +
 	"_rows_readB\x10\n" +
@@ -1499,7 +2108,77 @@ const file_assetmill_v1_rows_proto_rawDesc = "" +
 	"\n" +
 	"_publishedB\x0f\n" +
 	"\r_already_doneB\x0f\n" +
-	"\r_ended_beforeB(Z&github.com/assetmill/assetmill/schemasb\x06proto3"
+	"\r_ended_beforeB\r\n" +
+	"\v_batch_jobs\"\xca\v\n" +
+	"\bBatchRow\x12\x1f\n" +
+	"\bbatch_id\x18\x01 \x01(\tB\x04\xb0\xbb\x18\x01R\abatchId\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1a\n" +
+	"\blocation\x18\x03 \x01(\tR\blocation\x12\x16\n" +
+	"\x06region\x18\x04 \x01(\tR\x06region\x12\x12\n" +
+	"\x04lane\x18\x05 \x01(\tR\x04lane\x12\x1d\n" +
+	"\n" +
+	"vertex_job\x18\x06 \x01(\tR\tvertexJob\x12\x1a\n" +
+	"\x05state\x18\a \x01(\tB\x04\xb0\xbb\x18\x01R\x05state\x12!\n" +
+	"\fvertex_state\x18\b \x01(\tR\vvertexState\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x12\x16\n" +
+	"\x06detail\x18\n" +
+	" \x01(\tR\x06detail\x12\x17\n" +
+	"\x04jobs\x18\v \x01(\x03H\x00R\x04jobs\x88\x01\x01\x12\x17\n" +
+	"\x04done\x18\f \x01(\x03H\x01R\x04done\x88\x01\x01\x12\x1d\n" +
+	"\arefused\x18\r \x01(\x03H\x02R\arefused\x88\x01\x01\x12\x1b\n" +
+	"\x06failed\x18\x0e \x01(\x03H\x03R\x06failed\x88\x01\x01\x12\x1f\n" +
+	"\brequeued\x18\x0f \x01(\x03H\x04R\brequeued\x88\x01\x01\x12\x1d\n" +
+	"\amissing\x18\x10 \x01(\x03H\x05R\amissing\x88\x01\x01\x12#\n" +
+	"\n" +
+	"duplicated\x18\x11 \x01(\x03H\x06R\n" +
+	"duplicated\x88\x01\x01\x12\x1d\n" +
+	"\aorphans\x18\x12 \x01(\x03H\aR\aorphans\x88\x01\x01\x12\x1d\n" +
+	"\adamaged\x18\x13 \x01(\x03H\bR\adamaged\x88\x01\x01\x12$\n" +
+	"\vinput_bytes\x18\x14 \x01(\x03H\tR\n" +
+	"inputBytes\x88\x01\x01\x12&\n" +
+	"\foutput_bytes\x18\x15 \x01(\x03H\n" +
+	"R\voutputBytes\x88\x01\x01\x12\x1b\n" +
+	"\tinput_uri\x18\x16 \x01(\tR\binputUri\x12\x1d\n" +
+	"\n" +
+	"output_uri\x18\x17 \x01(\tR\toutputUri\x12.\n" +
+	"\vgathered_at\x18\x18 \x01(\x03B\r\xaa\xbb\x18\tTIMESTAMPR\n" +
+	"gatheredAt\x12,\n" +
+	"\n" +
+	"created_at\x18\x19 \x01(\x03B\r\xaa\xbb\x18\tTIMESTAMPR\tcreatedAt\x12,\n" +
+	"\n" +
+	"started_at\x18\x1a \x01(\x03B\r\xaa\xbb\x18\tTIMESTAMPR\tstartedAt\x12(\n" +
+	"\bended_at\x18\x1b \x01(\x03B\r\xaa\xbb\x18\tTIMESTAMPR\aendedAt\x12*\n" +
+	"\tclosed_at\x18\x1c \x01(\x03B\r\xaa\xbb\x18\tTIMESTAMPR\bclosedAt\x120\n" +
+	"\n" +
+	"changed_at\x18\x1d \x01(\x03B\x11\xaa\xbb\x18\tTIMESTAMP\xb0\xbb\x18\x01R\tchangedAt\x12\x1e\n" +
+	"\bqueue_ms\x18\x1e \x01(\x03H\vR\aqueueMs\x88\x01\x01\x12\x1a\n" +
+	"\x06run_ms\x18\x1f \x01(\x03H\fR\x05runMs\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"collect_ms\x18  \x01(\x03H\rR\tcollectMs\x88\x01\x01\x12#\n" +
+	"\rprice_version\x18! \x01(\tR\fpriceVersion\x12&\n" +
+	"\bcost_usd\x18\" \x01(\tB\v\xaa\xbb\x18\aNUMERICR\acostUsd\x12(\n" +
+	"\tsaved_usd\x18# \x01(\tB\v\xaa\xbb\x18\aNUMERICR\bsavedUsd\x12\x16\n" +
+	"\x06worker\x18$ \x01(\tR\x06worker\x12%\n" +
+	"\x0eworker_version\x18% \x01(\tR\rworkerVersion:;\xfa\xbb\x18\vbatches_raw\x82\xbc\x18\n" +
+	"changed_at\x8a\xbc\x18\x05model\x8a\xbc\x18\x05state\x8a\xbc\x18\bbatch_idB\a\n" +
+	"\x05_jobsB\a\n" +
+	"\x05_doneB\n" +
+	"\n" +
+	"\b_refusedB\t\n" +
+	"\a_failedB\v\n" +
+	"\t_requeuedB\n" +
+	"\n" +
+	"\b_missingB\r\n" +
+	"\v_duplicatedB\n" +
+	"\n" +
+	"\b_orphansB\n" +
+	"\n" +
+	"\b_damagedB\x0e\n" +
+	"\f_input_bytesB\x0f\n" +
+	"\r_output_bytesB\v\n" +
+	"\t_queue_msB\t\n" +
+	"\a_run_msB\r\n" +
+	"\v_collect_msB(Z&github.com/assetmill/assetmill/schemasb\x06proto3"
 
 var (
 	file_assetmill_v1_rows_proto_rawDescOnce sync.Once
@@ -1513,27 +2192,32 @@ func file_assetmill_v1_rows_proto_rawDescGZIP() []byte {
 	return file_assetmill_v1_rows_proto_rawDescData
 }
 
-var file_assetmill_v1_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_assetmill_v1_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_assetmill_v1_rows_proto_goTypes = []any{
 	(*KeyValue)(nil),       // 0: assetmill.v1.KeyValue
-	(*SafetyRating)(nil),   // 1: assetmill.v1.SafetyRating
-	(*GenerationRow)(nil),  // 2: assetmill.v1.GenerationRow
-	(*AttemptRow)(nil),     // 3: assetmill.v1.AttemptRow
-	(*SubmissionFile)(nil), // 4: assetmill.v1.SubmissionFile
-	(*SubmissionRow)(nil),  // 5: assetmill.v1.SubmissionRow
+	(*Turn)(nil),           // 1: assetmill.v1.Turn
+	(*SafetyRating)(nil),   // 2: assetmill.v1.SafetyRating
+	(*GenerationRow)(nil),  // 3: assetmill.v1.GenerationRow
+	(*AttemptRow)(nil),     // 4: assetmill.v1.AttemptRow
+	(*SubmissionFile)(nil), // 5: assetmill.v1.SubmissionFile
+	(*ModePlan)(nil),       // 6: assetmill.v1.ModePlan
+	(*SubmissionRow)(nil),  // 7: assetmill.v1.SubmissionRow
+	(*BatchRow)(nil),       // 8: assetmill.v1.BatchRow
 }
 var file_assetmill_v1_rows_proto_depIdxs = []int32{
 	0, // 0: assetmill.v1.GenerationRow.labels:type_name -> assetmill.v1.KeyValue
 	0, // 1: assetmill.v1.GenerationRow.source:type_name -> assetmill.v1.KeyValue
 	0, // 2: assetmill.v1.GenerationRow.safety:type_name -> assetmill.v1.KeyValue
-	1, // 3: assetmill.v1.GenerationRow.safety_ratings:type_name -> assetmill.v1.SafetyRating
-	4, // 4: assetmill.v1.SubmissionRow.files:type_name -> assetmill.v1.SubmissionFile
-	0, // 5: assetmill.v1.SubmissionRow.options:type_name -> assetmill.v1.KeyValue
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	2, // 3: assetmill.v1.GenerationRow.safety_ratings:type_name -> assetmill.v1.SafetyRating
+	1, // 4: assetmill.v1.GenerationRow.turns:type_name -> assetmill.v1.Turn
+	5, // 5: assetmill.v1.SubmissionRow.files:type_name -> assetmill.v1.SubmissionFile
+	0, // 6: assetmill.v1.SubmissionRow.options:type_name -> assetmill.v1.KeyValue
+	6, // 7: assetmill.v1.SubmissionRow.plans:type_name -> assetmill.v1.ModePlan
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_assetmill_v1_rows_proto_init() }
@@ -1542,17 +2226,19 @@ func file_assetmill_v1_rows_proto_init() {
 		return
 	}
 	file_assetmill_v1_options_proto_init()
-	file_assetmill_v1_rows_proto_msgTypes[2].OneofWrappers = []any{}
 	file_assetmill_v1_rows_proto_msgTypes[3].OneofWrappers = []any{}
 	file_assetmill_v1_rows_proto_msgTypes[4].OneofWrappers = []any{}
 	file_assetmill_v1_rows_proto_msgTypes[5].OneofWrappers = []any{}
+	file_assetmill_v1_rows_proto_msgTypes[6].OneofWrappers = []any{}
+	file_assetmill_v1_rows_proto_msgTypes[7].OneofWrappers = []any{}
+	file_assetmill_v1_rows_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assetmill_v1_rows_proto_rawDesc), len(file_assetmill_v1_rows_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

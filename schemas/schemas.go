@@ -18,17 +18,19 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-//go:embed job.proto result.proto bigquery/*.json views/*.sql
+//go:embed job.proto result.proto batch.proto bigquery/*.json views/*.sql
 var files embed.FS
 
 // Topics and subscriptions, by name within the project.
 const (
-	TopicJobs          = "jobs"
-	TopicDead          = "jobs-dead"
-	TopicResults       = "results"
-	SubscriptionOnline = "jobs-online"
-	SubscriptionBatch  = "jobs-batch"
-	SubscriptionDead   = "jobs-dead-review" // keeps what was given up until somebody looks at it
+	TopicJobs           = "jobs"
+	TopicDead           = "jobs-dead"
+	TopicResults        = "results"
+	TopicBatches        = "batches" // gathered batches, see BatchHandoff
+	SubscriptionOnline  = "jobs-online"
+	SubscriptionBatch   = "jobs-batch"
+	SubscriptionBatches = "batches"
+	SubscriptionDead    = "jobs-dead-review" // keeps what was given up until somebody looks at it
 )
 
 // Tables, by name within the dataset. Each has a view without the suffix `_raw` that keeps one row per key.
@@ -36,12 +38,15 @@ const (
 	TableGenerations = "generations_raw"
 	TableAttempts    = "attempts_raw"
 	TableSubmissions = "submissions_raw"
+	TableBatches     = "batches_raw"
 )
 
 // Attributes of messages.
 const (
 	// AttributeMode repeats Job.mode, since subscription filters see attributes only.
 	AttributeMode = "mode"
+	// AttributeBatch repeats BatchHandoff.batch_id.
+	AttributeBatch = "batch_id"
 	// AttributeReason says on a dead letter why the message was given up, as a reason code.
 	AttributeReason = "dead_reason"
 	// AttributeDetail says the same as a sentence.
@@ -59,7 +64,7 @@ const (
 // TopicSchema returns the protobuf definition that Pub/Sub holds a topic's messages to, or "" for a topic that
 // carries whatever could not be understood.
 func TopicSchema(topic string) string {
-	name := map[string]string{TopicJobs: "job.proto", TopicResults: "result.proto"}[topic]
+	name := map[string]string{TopicJobs: "job.proto", TopicResults: "result.proto", TopicBatches: "batch.proto"}[topic]
 	if name == "" {
 		return ""
 	}

@@ -30,6 +30,9 @@ var examples = map[string]func() proto.Message{
 	"generation-row.json": func() proto.Message { return &schemas.GenerationRow{} },
 	"attempt-row.json":    func() proto.Message { return &schemas.AttemptRow{} },
 	"submission-row.json": func() proto.Message { return &schemas.SubmissionRow{} },
+	"result-no-lane.json": func() proto.Message { return &schemas.JobResult{} },
+	"batch-handoff.json":  func() proto.Message { return &schemas.BatchHandoff{} },
+	"batch-row.json":      func() proto.Message { return &schemas.BatchRow{} },
 }
 
 func readExample(t *testing.T, name string) (text []byte, m proto.Message) {
@@ -157,7 +160,7 @@ func TestUnmarshalNamesWhatIsWrong(t *testing.T) {
 // Pub/Sub takes a definition with one top-level message and no imports.
 func TestTopicSchemas(t *testing.T) {
 	t.Parallel()
-	for topic, m := range map[string]proto.Message{schemas.TopicJobs: &schemas.Job{}, schemas.TopicResults: &schemas.JobResult{}} {
+	for topic, m := range map[string]proto.Message{schemas.TopicJobs: &schemas.Job{}, schemas.TopicResults: &schemas.JobResult{}, schemas.TopicBatches: &schemas.BatchHandoff{}} {
 		compiler := protocompile.Compiler{Resolver: &protocompile.SourceResolver{
 			Accessor: protocompile.SourceAccessorFromMap(map[string]string{"topic.proto": schemas.TopicSchema(topic)}),
 		}}
@@ -223,7 +226,7 @@ func TestTables(t *testing.T) {
 		}
 	}
 	slices.Sort(names)
-	if want := []string{schemas.TableAttempts, schemas.TableGenerations, schemas.TableSubmissions}; !slices.Equal(names, want) {
+	if want := []string{schemas.TableAttempts, schemas.TableBatches, schemas.TableGenerations, schemas.TableSubmissions}; !slices.Equal(names, want) {
 		t.Errorf("tables are %v, not %v", names, want)
 	}
 }
@@ -267,7 +270,7 @@ func TestViews(t *testing.T) {
 		}
 		known[v.Name] = true
 	}
-	for _, name := range []string{"generations", "attempts", "submissions"} {
+	for _, name := range []string{"generations", "attempts", "submissions", "batches"} {
 		if !known[name] {
 			t.Errorf("there is no view %s", name)
 		}

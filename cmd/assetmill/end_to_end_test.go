@@ -335,7 +335,7 @@ func TestWrongUseExitsWith2(t *testing.T) {
 		{[]string{"submit", file, "--campaign", "a/b"}, "try a-b"},
 		{[]string{"submit", file, "--label", "x"}, "key=value"},
 		{[]string{"submit", file, "--variants", "0"}, "1 to 100"},
-		{[]string{"submit", file, "--mode", "batch"}, "not served yet"},
+		{[]string{"submit", file, "--mode", "sometimes"}, "online, batch, auto"},
 		{[]string{"submit", file, "--colour", "red"}, "colour"},
 		{[]string{"status"}, "id of a submission"},
 		{[]string{"status", "../x"}, "no id"},

@@ -86,6 +86,8 @@ Settings come from the environment:
   ASSETMILL_BUCKET       bucket of the assets (required)
   ASSETMILL_WORK_BUCKET  bucket of the ledger and the receipts (required)
   ASSETMILL_DATASET      BigQuery dataset of the lineage (default: assetmill)
+  ASSETMILL_LANES        file with the ways to get calls served (default: every model's standard tier)
+  ASSETMILL_CATALOGUE    file with models and prices of your own (default: the built-in ones)
 Credentials are Application Default Credentials. *_EMULATOR_HOST variables point single services elsewhere;
 ` + "`make local` and `. .local/env`" + ` point all of them to this machine.
 

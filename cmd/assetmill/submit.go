@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,6 +33,7 @@ const maxShownErrors = 10
 type submitFlags struct {
 	job         schemas.Job
 	submission  string
+	onlineRate  int
 	labels      []string
 	variants    int
 	dryRun      bool
@@ -52,9 +54,14 @@ Every row is checked before the first is published. By default nothing is publis
 is 3, and the errors file says for each row what is wrong and what is allowed. Submitting the same files again publishes
 nothing that has ended and finishes what is missing.
 
+With the mode auto, jobs go to batch, at half the price, where that will do: the model makes their size in batch, their deadline is
+at least ` + hours(jobs.BatchTime) + ` away, and there are ` + strconv.Itoa(submit.MinBatchJobs) + ` or more of their model and region. What both modes cost and take is shown first.
+
 Columns: prompt (required), id, campaign, client, model, size, aspect_ratio, seed, variants, references, system, safety, mode,
-deadline, region, retention, label.NAME. Other columns travel along into lineage as source. Flags fill in for empty cells.`,
+deadline, region, retention, label.NAME, turn_1_prompt with turn_1_image and so on. Other columns travel along into lineage as
+source. Flags fill in for empty cells.`,
 		Example: `  assetmill submit prompts.csv --campaign spring-sale --size 2K --watch
+  assetmill submit prompts.csv --mode auto --dry-run
   assetmill submit prompts.csv --dry-run
   assetmill submit prompts.csv --skip-invalid --errors rejected.csv --json`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -68,11 +75,12 @@ deadline, region, retention, label.NAME. Other columns travel along into lineage
 	flags := cmd.Flags()
 	flags.StringVar(&f.job.Campaign, "campaign", "", "campaign that the cost belongs to (default \"default\")")
 	flags.StringVar(&f.job.Client, "client", "", "client that the cost belongs to")
-	flags.StringVar(&f.job.Model, "model", "", "model id (default \""+jobs.DefaultCatalogue().DefaultModel().ID+"\")")
+	flags.StringVar(&f.job.Model, "model", "", "model id (default: the catalogue's, \""+jobs.DefaultCatalogue().DefaultModel().ID+"\" in the built-in one)")
 	flags.StringVar(&f.job.Size, "size", "", "size class: 512, 1K, 2K, 4K, as the model offers (default \"1K\")")
 	flags.StringVar(&f.job.AspectRatio, "aspect-ratio", "", "aspect ratio such as 16:9 (default \"1:1\")")
 	flags.IntVar(&f.variants, "variants", 1, fmt.Sprintf("images for each prompt, 1 to %d", jobs.MaxVariants))
-	flags.StringVar(&f.job.Mode, "mode", "", "online or batch (default \"online\")")
+	flags.StringVar(&f.job.Mode, "mode", "", "online, batch or auto (default \"online\")")
+	flags.IntVar(&f.onlineRate, "online-rate", submit.DefaultOnlineRate, "online calls a minute that auto estimates times with")
 	flags.StringVar(&f.job.Region, "region", "", "data region that the jobs may not leave (default \"global\")")
 	flags.StringVar(&f.job.Retention, "retention", "", "how long assets are kept: "+strings.Join(jobs.Retentions(), ", ")+" (default \"keep\")")
 	flags.StringArrayVar(&f.labels, "label", nil, "label as key=value; may be repeated")
@@ -114,6 +122,7 @@ func (a *app) submit(ctx context.Context, f *submitFlags, names []string) error 
 		rejects.path = strings.TrimSuffix(names[0], filepath.Ext(names[0])) + ".errors.csv"
 	}
 	opts.Reject = rejects.add
+	opts.Planned = func(r *schemas.SubmissionRow) error { return a.showPlan(f, r) }
 	bar := newProgress(a.err)
 	opts.Progress = func(p submit.Progress) {
 		if p.Phase == submit.Checking {
@@ -147,14 +156,24 @@ func (a *app) submitOptions(f *submitFlags) (submit.Options, error) {
 	if f.variants < 1 || f.variants > jobs.MaxVariants {
 		return submit.Options{}, usageError("--variants is %d; allowed: 1 to %d", f.variants, jobs.MaxVariants)
 	}
-	if f.job.Mode == string(jobs.Batch) {
-		return submit.Options{}, usageError("--mode batch is not served yet: this version has no batch worker, and the jobs would wait for ever; use --mode online")
+	if f.onlineRate < 1 {
+		return submit.Options{}, usageError("--online-rate is %d; at least 1 is needed", f.onlineRate)
 	}
-	catalogue := jobs.DefaultCatalogue()
+	catalogue, err := a.catalogue()
+	if err != nil {
+		return submit.Options{}, err
+	}
 	// A wrong flag is wrong for every row: say so once, as the mistake on the command line that it is.
 	trial := &schemas.Job{
 		Prompt: "trial", Submission: f.submission, Campaign: f.job.Campaign, Client: f.job.Client, Model: f.job.Model, Size: f.job.Size,
 		AspectRatio: f.job.AspectRatio, Mode: f.job.Mode, Region: f.job.Region, Retention: f.job.Retention, Labels: f.job.Labels,
+	}
+	switch jobs.Mode(trial.Mode) {
+	case "", jobs.Online, jobs.Batch:
+	case jobs.Auto:
+		trial.Mode = ""
+	default:
+		return submit.Options{}, usageError("flag --mode %q is unknown; allowed: online, batch, auto", trial.Mode)
 	}
 	var problems jobs.Problems
 	if _, err := catalogue.Parse(trial); errors.As(err, &problems) {
@@ -162,7 +181,7 @@ func (a *app) submitOptions(f *submitFlags) (submit.Options, error) {
 	}
 	return submit.Options{
 		Submission: f.submission, Defaults: &f.job, Variants: f.variants, Catalogue: catalogue,
-		SkipInvalid: f.skipInvalid, DryRun: f.dryRun, Submitter: submitter(),
+		SkipInvalid: f.skipInvalid, DryRun: f.dryRun, Submitter: submitter(), OnlineRate: f.onlineRate,
 	}, nil
 }
 
@@ -227,7 +246,7 @@ func (a *app) connectSubmit(ctx context.Context) (_ *submitConnections, err erro
 	}
 	return &submitConnections{
 		ports: submit.Ports{
-			Publisher: q, Lineage: doneRows{rows}, Receipts: receipts, References: assets.New(storageClient, s.bucket),
+			Publisher: q, Lineage: doneRows{rows}, Receipts: receipts, References: assets.New(storageClient, assets.Config{Bucket: s.bucket}),
 		},
 		status: &statusReader{receipts, ledger.NewControls(storageClient, s.workBucket), rows}, close: c.close,
 	}, nil
@@ -316,6 +335,9 @@ func (a *app) printReceipt(f *submitFlags, r *schemas.SubmissionRow, rejects *re
 		r.Published = r.Jobs
 	}
 	fmt.Fprintf(a.out, "%s %d of %d jobs from %d rows", verb, r.GetPublished(), r.GetJobs(), r.GetRowsRead())
+	if n := r.GetBatchJobs(); n > 0 {
+		fmt.Fprintf(a.out, ", %d of them for batch", n)
+	}
 	if n := r.GetAlreadyDone(); n > 0 {
 		fmt.Fprintf(a.out, "; %d had ended before", n)
 	}

@@ -135,7 +135,7 @@ func ensureTopics(ctx context.Context, addr string) error {
 		return err
 	}
 	defer client.Close() // nothing was published
-	for _, topic := range []string{schemas.TopicJobs, schemas.TopicDead, schemas.TopicResults} {
+	for _, topic := range []string{schemas.TopicJobs, schemas.TopicDead, schemas.TopicResults, schemas.TopicBatches} {
 		_, err := client.TopicAdminClient.CreateTopic(ctx, &pubsubpb.Topic{Name: topicName(topic)})
 		if err != nil && status.Code(err) != codes.AlreadyExists {
 			return fmt.Errorf("create topic %s: %w", topic, err)
@@ -154,6 +154,7 @@ func subscriptions() []*pubsubpb.Subscription {
 	all := []*pubsubpb.Subscription{
 		{Name: schemas.SubscriptionOnline, Topic: schemas.TopicJobs, Filter: schemas.OnlineFilter},
 		{Name: schemas.SubscriptionBatch, Topic: schemas.TopicJobs, Filter: schemas.BatchFilter},
+		{Name: schemas.SubscriptionBatches, Topic: schemas.TopicBatches},
 		{Name: schemas.SubscriptionDead, Topic: schemas.TopicDead},
 	}
 	for _, s := range all {

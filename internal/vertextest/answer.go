@@ -27,6 +27,7 @@ type answer struct {
 type answerPart struct {
 	text      string
 	image     *imageFile
+	uri       string // of the image in Cloud Storage; empty: it is in the answer
 	thought   bool
 	signature string // base64
 }
@@ -61,6 +62,16 @@ func (a *answer) image() *imageFile {
 		}
 	}
 	return nil
+}
+
+// uri returns where the asset is in Cloud Storage, if it is there.
+func (a *answer) uri() string {
+	for _, p := range a.parts {
+		if p.image != nil && !p.thought {
+			return p.uri
+		}
+	}
+	return ""
 }
 
 // answer makes what the model says to c under fate f.
@@ -141,7 +152,7 @@ func (s *Server) picture(ctx context.Context, c *Call, f Fate, index int, though
 		variant += fmt.Sprintf("repeat=%d;", c.Number)
 	}
 	file, err := s.painter.draw(Picture{
-		Prompt: c.Prompt, Model: c.Model, Size: c.Size, AspectRatio: c.AspectRatio, Seed: c.Seed,
+		Prompt: c.Prompt, Context: c.context, Model: c.Model, Size: c.Size, AspectRatio: c.AspectRatio, Seed: c.Seed,
 		Variant: variant, MIMEType: c.MIMEType, Quality: c.Quality, Plain: s.cfg.PlainPictures, Thought: thought,
 	})
 	if err != nil {
@@ -151,7 +162,7 @@ func (s *Server) picture(ctx context.Context, c *Call, f Fate, index int, though
 	if thought {
 		size = 0
 	}
-	img := newImageFile(c.MIMEType, file, s.filler, size)
+	img := s.pads.file(c.MIMEType, file, size)
 	return &img, nil
 }
 

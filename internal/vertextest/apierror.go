@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // statusClientClosed is what Google's logs call a call whose client left first.
@@ -18,6 +22,8 @@ type apiError struct {
 	Message string `json:"message"`
 	Status  string `json:"status"`
 	Details []any  `json:"details"`
+
+	retryAfter time.Duration // 0: not told
 }
 
 func (e *apiError) Error() string {
@@ -26,7 +32,7 @@ func (e *apiError) Error() string {
 
 // canonical is the one table from HTTP status to the canonical code and the
 // text that the service sends when it has nothing more to say.
-func canonical(code int) (status string, grpcCode codes.Code, text string) {
+func canonical(code int) (name string, grpcCode codes.Code, text string) {
 	switch code {
 	case http.StatusBadRequest:
 		return "INVALID_ARGUMENT", codes.InvalidArgument, "Request contains an invalid argument."
@@ -56,14 +62,32 @@ func canonical(code int) (status string, grpcCode codes.Code, text string) {
 }
 
 func statusError(code int) *apiError {
-	status, _, text := canonical(code)
-	return &apiError{Code: code, Status: status, Message: text}
+	name, _, text := canonical(code)
+	return &apiError{Code: code, Status: name, Message: text}
 }
 
 func invalid(format string, args ...any) *apiError {
 	e := statusError(http.StatusBadRequest)
 	e.Message = fmt.Sprintf(format, args...)
 	return e
+}
+
+func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
+
+// grpcError is e as a gRPC status.
+func (e *apiError) grpcError() error {
+	_, code, _ := canonical(e.Code)
+	if e.Status == "FAILED_PRECONDITION" {
+		code = codes.FailedPrecondition
+	}
+	st := status.New(code, e.Message)
+	if e.retryAfter > 0 {
+		seconds := time.Duration(wholeSeconds(e.retryAfter)) * time.Second
+		if with, err := st.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(seconds)}); err == nil {
+			st = with // only a status of OK takes no details
+		}
+	}
+	return st.Err()
 }
 
 // writeError sends e in the REST shape. A failed write means that the client
@@ -76,6 +100,9 @@ func writeError(w http.ResponseWriter, e *apiError) {
 	body, err := json.MarshalIndent(map[string]any{"error": out}, "", "  ")
 	if err != nil {
 		panic(fmt.Sprintf("vertextest: error body: %v", err)) // details are built here, so this is a bug
+	}
+	if e.retryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(wholeSeconds(e.retryAfter)))
 	}
 	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
 	w.WriteHeader(out.Code)

@@ -37,11 +37,17 @@ type restBlobSwapped struct {
 	MIMEType string `json:"mimeType"`
 }
 
+type restFile struct {
+	MIMEType string `json:"mimeType"`
+	FileURI  string `json:"fileUri"`
+}
+
 type restPart struct {
-	Thought          bool   `json:"thought,omitempty"`
-	Text             string `json:"text,omitempty"`
-	InlineData       any    `json:"inlineData,omitempty"`
-	ThoughtSignature string `json:"thoughtSignature,omitempty"`
+	Thought          bool      `json:"thought,omitempty"`
+	Text             string    `json:"text,omitempty"`
+	InlineData       any       `json:"inlineData,omitempty"`
+	FileData         *restFile `json:"fileData,omitempty"`
+	ThoughtSignature string    `json:"thoughtSignature,omitempty"`
 }
 
 type restContent struct {
@@ -70,34 +76,9 @@ type restResponse struct {
 	ResponseID     string          `json:"responseId"`
 }
 
-// renderJSON marshals a with a unique mark for each image and cuts at the marks.
+// renderJSON puts a into the words of a REST answer.
 func renderJSON(a *answer, escape bool) (*body, error) {
-	resp := restResponse{
-		UsageMetadata: a.usage, ModelVersion: a.model, ResponseID: a.responseID,
-		CreateTime: a.createTime.Format("2006-01-02T15:04:05.000000Z"),
-	}
-	var images []*imageFile
-	mark := func(i int) string { return "<" + a.responseID + ":" + strconv.Itoa(i) + ">" }
-	if a.blockReason != "" {
-		resp.PromptFeedback = &restFeedback{a.blockReason, a.blockMessage}
-	} else {
-		candidate := restCandidate{FinishReason: a.finishReason, FinishMessage: a.finishMessage, SafetyRatings: a.ratings}
-		if len(a.parts) > 0 {
-			candidate.Content = &restContent{Role: "model"}
-		}
-		for _, p := range a.parts {
-			part := restPart{Thought: p.thought, Text: p.text, ThoughtSignature: p.signature}
-			if p.image != nil {
-				part.InlineData = restBlob{p.image.mime, mark(len(images))}
-				if escape {
-					part.InlineData = restBlobSwapped{mark(len(images)), p.image.mime}
-				}
-				images = append(images, p.image)
-			}
-			candidate.Content.Parts = append(candidate.Content.Parts, part)
-		}
-		resp.Candidates = []restCandidate{candidate}
-	}
+	resp, images := a.rest(escape)
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
@@ -110,11 +91,52 @@ func renderJSON(a *answer, escape bool) (*body, error) {
 		// Raw newlines stand only between tokens, so any white space may replace them.
 		text = bytes.ReplaceAll(text, []byte("\n"), []byte(" \r\n\t"))
 	}
+	return a.cutAtMarks(text, images)
+}
+
+// mark stands for image i until the text is cut there. No text holds one: the
+// response id is random.
+func (a *answer) mark(i int) string { return "<" + a.responseID + ":" + strconv.Itoa(i) + ">" }
+
+// rest returns a as REST spells it, with a mark for each of the images.
+func (a *answer) rest(swapped bool) (resp restResponse, images []*imageFile) {
+	resp = restResponse{
+		UsageMetadata: a.usage, ModelVersion: a.model, ResponseID: a.responseID,
+		CreateTime: a.createTime.Format("2006-01-02T15:04:05.000000Z"),
+	}
+	if a.blockReason != "" {
+		resp.PromptFeedback = &restFeedback{a.blockReason, a.blockMessage}
+		return resp, nil
+	}
+	candidate := restCandidate{FinishReason: a.finishReason, FinishMessage: a.finishMessage, SafetyRatings: a.ratings}
+	if len(a.parts) > 0 {
+		candidate.Content = &restContent{Role: "model"}
+	}
+	for _, p := range a.parts {
+		part := restPart{Thought: p.thought, Text: p.text, ThoughtSignature: p.signature}
+		switch {
+		case p.uri != "":
+			part.FileData = &restFile{p.image.mime, p.uri}
+		case p.image != nil:
+			part.InlineData = restBlob{p.image.mime, a.mark(len(images))}
+			if swapped {
+				part.InlineData = restBlobSwapped{a.mark(len(images)), p.image.mime}
+			}
+			images = append(images, p.image)
+		}
+		candidate.Content.Parts = append(candidate.Content.Parts, part)
+	}
+	resp.Candidates = []restCandidate{candidate}
+	return resp, images
+}
+
+// cutAtMarks makes a body of text, which ends with the object's brace.
+func (a *answer) cutAtMarks(text []byte, images []*imageFile) (*body, error) {
 	end := bytes.LastIndexByte(text, '}')
 	b := &body{last: text[end:]}
 	text = text[:end]
 	for i, img := range images {
-		before, after, ok := bytes.Cut(text, []byte(mark(i)))
+		before, after, ok := bytes.Cut(text, []byte(a.mark(i)))
 		if !ok {
 			return nil, fmt.Errorf("render answer: mark %d is missing", i)
 		}

@@ -28,17 +28,19 @@ const (
 
 // Call is one request that passed validation.
 type Call struct {
-	// Method is generateContent or predict.
+	// Method is generateContent, predict or batch.
 	Method string
 	// Project, Location and Model from the resource name. For predict, Model is
 	// the endpoint id.
 	Project, Location, Model string
-	// Tier is one of the Tier constants.
+	// Tier is one of the Tier constants: the one that serves the call.
 	Tier string
-	// Prompt is the text parts of the user's contents, joined by newlines. System
-	// is the system instruction.
+	// Prompt is the text parts of what the user said last, joined by newlines.
+	// System is the system instruction.
 	Prompt, System string
-	// References are the URIs of the images in the prompt; an inline image
+	// Turns are all contents. Empty for predict.
+	Turns []Turn
+	// References are the URIs of the images in all turns; an inline image
 	// stands as "inline:" and the SHA-256 of its bytes.
 	References []string
 	Labels     map[string]string
@@ -49,6 +51,9 @@ type Call struct {
 	MIMEType string
 	// Quality of a JPEG, 1 to 100; 0 is the encoder's default.
 	Quality int
+	// OutputPrefix is where the images go, as gs://bucket/prefix; empty when they
+	// go into the answer.
+	OutputPrefix string
 	// Number says how often the same request came before, from 0.
 	Number int
 	// Header holds the request headers (REST) or metadata (gRPC).
@@ -57,10 +62,12 @@ type Call struct {
 	model     *Model
 	textOnly  bool // responseModalities without IMAGE
 	thoughts  bool // thinkingConfig.includeThoughts
+	spills    bool // provisioned throughput may serve it before Tier does
 	inTokens  int
 	content   [sha256.Size]byte
 	timeout   time.Duration
 	promptSum [sha256.Size]byte
+	context   string // HashContext, if there is more than one text
 }
 
 // PromptSHA256 returns the SHA-256 of the prompt in hex, as the call log and
@@ -111,24 +118,33 @@ func (s *Server) newCall(ctx context.Context, r resource, t tree, header http.He
 		Header: header, model: model, thoughts: t.get("generationConfig", "thinkingConfig", "includeThoughts") == true,
 	}
 	c.Tier = tierOf(header, model, r.location)
+	c.spills = header.Get("X-Vertex-AI-LLM-Request-Type") == ""
 	if c.timeout, err = serverTimeout(header, c.Tier); err != nil {
 		return nil, err
 	}
-	for _, step := range []func(tree) *apiError{c.setContents, c.setLabels, c.setConfig} {
-		if err := step(t); err != nil {
-			return nil, err
-		}
+	if err := s.readCall(ctx, c, t); err != nil {
+		return nil, err
 	}
-	if c.inTokens > model.MaxInputTokens {
-		return nil, invalid("Unable to submit request because the input token count is %d but model only supports up to %d. "+
-			"Reduce the input token count and try again. You can also use the CountTokens API to calculate prompt token count.",
-			c.inTokens, model.MaxInputTokens)
-	}
-	if err := s.checkReferences(ctx, c); err != nil {
+	if err := s.setOutput(c, t); err != nil {
 		return nil, err
 	}
 	c.seal(t)
 	return c, nil
+}
+
+// readCall reads and checks what online and batch requests have in common.
+func (s *Server) readCall(ctx context.Context, c *Call, t tree) *apiError {
+	for _, step := range []func(tree) *apiError{c.setContents, c.checkTurns, c.setLabels, c.setConfig} {
+		if err := step(t); err != nil {
+			return err
+		}
+	}
+	if c.inTokens > c.model.MaxInputTokens {
+		return invalid("Unable to submit request because the input token count is %d but model only supports up to %d. "+
+			"Reduce the input token count and try again. You can also use the CountTokens API to calculate prompt token count.",
+			c.inTokens, c.model.MaxInputTokens)
+	}
+	return s.checkReferences(ctx, c)
 }
 
 func tierOf(h http.Header, m *Model, location string) string {
@@ -159,105 +175,6 @@ func serverTimeout(h http.Header, tier string) (time.Duration, *apiError) {
 	}
 	// Compare as floats: a huge header would overflow a Duration.
 	return time.Duration(min(seconds, limit.Seconds()) * float64(time.Second)), nil
-}
-
-func (c *Call) setContents(t tree) *apiError {
-	contents := t.objects("contents")
-	if len(contents) == 0 {
-		return invalid("Unable to submit request because at least one contents field is required. Add at least one contents field and try again.")
-	}
-	var texts []string
-	textBytes, refs, urls := 0, 0, 0
-	for _, content := range contents {
-		role := content.text("role")
-		if role != "" && role != "user" && role != "model" {
-			return invalid("Please use a valid role: user, model.")
-		}
-		parts := content.objects("parts")
-		if len(parts) == 0 {
-			return invalid("Unable to submit request because it must include at least one parts field, which describes the prompt input.")
-		}
-		for _, part := range parts {
-			text, ref, err := readPart(part)
-			if err != nil {
-				return err
-			}
-			textBytes += len(text)
-			if text != "" && role != "model" {
-				texts = append(texts, text)
-			}
-			if ref != "" {
-				refs++
-				c.References = append(c.References, ref)
-			}
-			if strings.HasPrefix(ref, "http") {
-				urls++
-			}
-		}
-	}
-	if refs > c.model.MaxReferences {
-		return invalid("Unable to submit request because it has %d image parts but model %s supports up to %d images. Reduce the number of images and try again.",
-			refs, c.Model, c.model.MaxReferences)
-	}
-	if urls > maxURLs {
-		return invalid("Unable to submit request because it has %d URLs; up to %d are supported.", urls, maxURLs)
-	}
-	c.Prompt = strings.Join(texts, "\n")
-	c.System = systemText(t)
-	c.inTokens = tokens(textBytes+len(c.System)) + refs*c.model.ReferenceTokens
-	return nil
-}
-
-func systemText(t tree) string {
-	system, _ := t.get("systemInstruction").(map[string]any)
-	var texts []string
-	for _, part := range tree(system).objects("parts") {
-		texts = append(texts, part.text("text"))
-	}
-	return strings.Join(texts, "\n")
-}
-
-func tokens(n int) int { return (n + bytesPerToken - 1) / bytesPerToken }
-
-// readPart returns the text of a part or the name of its image.
-func readPart(part tree) (text, ref string, e *apiError) {
-	if v, ok := part["text"]; ok {
-		s, _ := v.(string)
-		return s, "", nil
-	}
-	if part["inlineData"] != nil {
-		data, _ := part.get("inlineData", "data").([]byte)
-		if err := checkImageType(part.text("inlineData", "mimeType")); err != nil {
-			return "", "", err
-		}
-		if len(data) == 0 {
-			return "", "", invalid("Unable to submit request because inlineData has an empty data field.")
-		}
-		if len(data) > maxInlineBytes {
-			return "", "", invalid("Unable to submit request because an inline file has %d bytes; up to %d are supported.", len(data), maxInlineBytes)
-		}
-		sum := sha256.Sum256(data)
-		return "", "inline:" + hex.EncodeToString(sum[:]), nil
-	}
-	if part["fileData"] != nil {
-		uri := part.text("fileData", "fileUri")
-		if part.text("fileData", "mimeType") == "" {
-			return "", "", invalid("Unable to submit request because it must have a mimeType parameter for the fileData field. Add the mimeType parameter and try again.")
-		}
-		if err := checkImageType(part.text("fileData", "mimeType")); err != nil {
-			return "", "", err
-		}
-		if _, _, ok := splitGS(uri); !ok && !strings.HasPrefix(uri, "https://") {
-			return "", "", invalid("Invalid or unsupported file uri: %s", uri)
-		}
-		return "", uri, nil
-	}
-	for name := range part {
-		if name != "thought" && name != "thoughtSignature" && name != "mediaResolution" {
-			return "", "", nil // functionCall and its like play no role here
-		}
-	}
-	return "", "", invalid("Unable to submit request because it must have a text, inlineData or fileData part.")
 }
 
 func checkImageType(mime string) *apiError {
@@ -304,24 +221,32 @@ var (
 
 func (c *Call) setLabels(t tree) *apiError {
 	labels, _ := t.get("labels").(map[string]any)
+	texts := make(map[string]string, len(labels))
+	for key, value := range labels {
+		texts[key], _ = value.(string)
+	}
+	var err *apiError
+	c.Labels, err = readLabels(texts)
+	return err
+}
+
+// readLabels checks labels. None are nil.
+func readLabels(labels map[string]string) (map[string]string, *apiError) {
 	if len(labels) == 0 {
-		return nil
+		return nil, nil
 	}
 	if len(labels) > maxLabels {
-		return invalid("Too many labels: %d. At most %d are allowed.", len(labels), maxLabels)
+		return nil, invalid("Too many labels: %d. At most %d are allowed.", len(labels), maxLabels)
 	}
-	c.Labels = make(map[string]string, len(labels))
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
-		value, _ := labels[key].(string)
 		if !labelKey.MatchString(key) {
-			return invalid("Invalid label key %q: it must start with a lower-case letter and have up to 63 lower-case letters, digits, underscores and dashes.", key)
+			return nil, invalid("Invalid label key %q: it must start with a lower-case letter and have up to 63 lower-case letters, digits, underscores and dashes.", key)
 		}
-		if !labelValue.MatchString(value) {
-			return invalid("Invalid label value %q of key %q: it must have up to 63 lower-case letters, digits, underscores and dashes.", value, key)
+		if !labelValue.MatchString(labels[key]) {
+			return nil, invalid("Invalid label value %q of key %q: it must have up to 63 lower-case letters, digits, underscores and dashes.", labels[key], key)
 		}
-		c.Labels[key] = value
 	}
-	return nil
+	return labels, nil
 }
 
 func (c *Call) setConfig(t tree) *apiError {
@@ -451,6 +376,10 @@ func (c *Call) seal(t tree) {
 			continue
 		}
 		field(fmt.Append(nil, t[key])) // fmt prints maps in key order
+	}
+	if c.hasContext() {
+		c.context = HashContext(c.System, c.Turns)
+		field([]byte(c.context))
 	}
 	h.Sum(c.content[:0])
 	c.promptSum = sha256.Sum256([]byte(c.Prompt))

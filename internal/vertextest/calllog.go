@@ -10,17 +10,20 @@ import (
 // CallRecord is one line of the call log: one answer that the model made and
 // that would be billed, or a refusal.
 type CallRecord struct {
-	Time     time.Time         `json:"time"`   // when the model had answered
-	Method   string            `json:"method"` // generateContent or predict
-	Project  string            `json:"project"`
-	Location string            `json:"location"`
-	Model    string            `json:"model"`
-	Prompt   string            `json:"prompt_sha256"`
-	Labels   map[string]string `json:"labels,omitempty"`
-	Seed     *int32            `json:"seed,omitempty"`
-	Size     string            `json:"size"`
-	Ratio    string            `json:"aspect_ratio"`
-	Tier     string            `json:"tier"`
+	Time     time.Time `json:"time"`   // when the model had answered
+	Method   string    `json:"method"` // generateContent, predict or batch
+	Project  string    `json:"project"`
+	Location string    `json:"location"`
+	Model    string    `json:"model"`
+	Prompt   string    `json:"prompt_sha256"`
+	// Context is what HashContext says of the request, if there was more to it
+	// than one text.
+	Context string            `json:"context_sha256,omitempty"`
+	Labels  map[string]string `json:"labels,omitempty"`
+	Seed    *int32            `json:"seed,omitempty"`
+	Size    string            `json:"size"`
+	Ratio   string            `json:"aspect_ratio"`
+	Tier    string            `json:"tier"`
 	// Result is image or refused.
 	Result string `json:"result"`
 	// FinishReason is the finishReason, or the blockReason of a blocked prompt.
@@ -28,12 +31,16 @@ type CallRecord struct {
 	// Tokens billed: prompt, answer and thoughts.
 	Tokens int `json:"tokens"`
 	// Image is the SHA-256 of the first image that is not a thought; Bytes its size.
-	Image     string  `json:"image_sha256,omitempty"`
-	Bytes     int     `json:"bytes"`
+	Image string `json:"image_sha256,omitempty"`
+	Bytes int    `json:"bytes"`
+	// Object is the URI of the image, when it was written to Cloud Storage.
+	Object    string  `json:"object,omitempty"`
 	LatencyMS float64 `json:"latency_ms"` // request received to answer made
 	// Delivered is whether the whole answer was written to the connection. The
 	// client may still have died before it read it.
 	Delivered bool `json:"delivered"`
+	// Batch is the name of the batch prediction job that the answer is part of.
+	Batch string `json:"batch,omitempty"`
 	// Number says how often the same request came before.
 	Number int `json:"number"`
 }

@@ -15,6 +15,7 @@ const (
 	TierStandard    = "standard"
 	TierFlex        = "flex"
 	TierProvisioned = "provisioned"
+	TierBatch       = "batch" // rows of batch prediction jobs; no header asks for it
 )
 
 // Defaults and bounds.
@@ -25,6 +26,8 @@ const (
 	// calls below one second, so a client that sends a minute's quota at once is
 	// throttled.
 	defaultQuotaBurst = 250 * time.Millisecond
+
+	defaultNoisePeriod = 5 * time.Second
 
 	// maxLatency bounds a configured or directed latency: the longest deadline
 	// that the service grants is 30 minutes (Flex).
@@ -56,6 +59,21 @@ type Config struct {
 	// ReferenceExists says whether a gs:// reference exists. Nil: all do. An
 	// error answers the call with 500. It must be safe for concurrent use.
 	ReferenceExists func(ctx context.Context, bucket, object string) (bool, error)
+	// DirectOutput says by model id what becomes of outputConfig.outputUriPrefix.
+	// A model that is not named ignores it.
+	DirectOutput map[string]DirectOutput
+	// CreateObject opens a new object in Cloud Storage, replacing one of that
+	// name, as the service agent. Close makes the object visible as a whole;
+	// when ctx ends before Close, nothing becomes visible. An error that is
+	// [io/fs.ErrPermission] or [io/fs.ErrNotExist] (no such bucket) is told to
+	// the caller as such. It must be safe for concurrent use. Needed by
+	// DirectHonoured.
+	CreateObject func(ctx context.Context, bucket, name, contentType string) (io.WriteCloser, error)
+	// OpenObject reads an object of Cloud Storage, as the service agent, with the
+	// same meaning of errors. Batch prediction needs both.
+	OpenObject func(ctx context.Context, bucket, name string) (io.ReadCloser, error)
+	// Batch is how batch prediction jobs run.
+	Batch Batch
 
 	// Seed changes every random choice below.
 	Seed uint64
@@ -65,13 +83,34 @@ type Config struct {
 	// RequestsPerMinute is the quota of each (project, location, model, tier).
 	// 0: none. [Server.SetRequestsPerMinute] changes it while serving.
 	RequestsPerMinute float64
-	// TierRequestsPerMinute overrides RequestsPerMinute by tier.
+	// TierRequestsPerMinute overrides RequestsPerMinute by tier. An entry for
+	// TierProvisioned means that throughput was bought: calls that don't choose
+	// between dedicated and shared use it first and spill over when it is used up.
 	TierRequestsPerMinute map[string]float64
+	// QuotaSteps change the quota at fixed times, in order of After.
+	QuotaSteps []QuotaStep
+	// QuotaNoise is how much other tenants change the quota, as a share up or
+	// down, 0 to 1, wandering between random values QuotaNoisePeriod (default
+	// 5 s) apart.
+	QuotaNoise       float64
+	QuotaNoisePeriod time.Duration
+	// QuotaGrowth is by how many requests per minute the admitted rate of a lane
+	// may grow in a minute; what comes faster is throttled although the quota is
+	// not used up. It is also the rate at which a lane starts. 0: no bound.
+	QuotaGrowth float64
+	// RetryAfter is told with each 429, in whole seconds rounded up: the header
+	// Retry-After over REST, RetryInfo over gRPC. 0: not told, as observed.
+	RetryAfter time.Duration
 	// QuotaBurst is how much unused quota is kept, as time. Default 250 ms. One
 	// call can always be kept.
 	QuotaBurst time.Duration
 	// MaxInFlight throttles calls beyond so many at once. 0: no bound.
 	MaxInFlight int
+	// GateAt holds answers that are ready until so many are, and then sends them
+	// at the same moment, group after group. A group that never fills waits until
+	// [Server.OpenGate], or GateWait after its first answer if that is set. 0: no gate.
+	GateAt   int
+	GateWait time.Duration
 
 	Refusals Refusals
 	Faults   Faults
@@ -119,12 +158,15 @@ type Faults struct {
 	Cut         float64 // the body breaks off in the middle
 	Garbage     float64 // 200 with a body that is not JSON
 	Slow        float64 // the body trickles
+	Lost        float64 // the answer is made, written where it belongs, billed, and never sent
 }
 
 // Fault is a kind of failure.
 type Fault int
 
-// The kinds of failure. Over gRPC, which has no body to break, FaultCut is
+// The kinds of failure. With FaultLost the model answers, its images are
+// written below outputUriPrefix if that was asked for and the call is billed,
+// but the client gets Fate.Status, or nothing at all when that is 0. Over gRPC, which has no body to break, FaultCut is
 // UNAVAILABLE, FaultGarbage is INTERNAL and FaultSlow adds Config.SlowBody
 // before the answer; who is billed stays the same.
 const (
@@ -134,6 +176,7 @@ const (
 	FaultCut
 	FaultGarbage
 	FaultSlow
+	FaultLost
 )
 
 // Refusal is a kind of answer without an image.
@@ -151,7 +194,8 @@ const (
 type Fate struct {
 	// Latency from request to first byte.
 	Latency time.Duration
-	// Fault, and with FaultStatus the HTTP Status that is answered.
+	// Fault, and with FaultStatus the HTTP Status that is answered. With
+	// FaultLost, Status 0 is silence.
 	Fault  Fault
 	Status int
 	// Refusal, and its blockReason (RefusalPrompt) or finishReason
@@ -177,6 +221,10 @@ func (c *Config) setDefaults() {
 	if c.QuotaBurst == 0 {
 		c.QuotaBurst = defaultQuotaBurst
 	}
+	c.Batch.setDefaults()
+	if c.QuotaNoisePeriod == 0 {
+		c.QuotaNoisePeriod = defaultNoisePeriod
+	}
 	if c.SlowBody == 0 {
 		c.SlowBody = defaultSlowBody
 	}
@@ -200,7 +248,7 @@ func (c *Config) validate() error {
 		}
 	}
 	share("Refusals", c.Refusals.Prompt, c.Refusals.Output, c.Refusals.Text, c.Refusals.NoImage)
-	share("Faults", c.Faults.Internal, c.Faults.Unavailable, c.Faults.Hang, c.Faults.Cut, c.Faults.Garbage, c.Faults.Slow)
+	share("Faults", c.Faults.Internal, c.Faults.Unavailable, c.Faults.Hang, c.Faults.Cut, c.Faults.Garbage, c.Faults.Slow, c.Faults.Lost)
 	share("TextPart", c.TextPart)
 	share("ThoughtImage", c.ThoughtImage)
 	share("MissingUsage", c.MissingUsage)
@@ -213,10 +261,40 @@ func (c *Config) validate() error {
 	if c.RequestsPerMinute < 0 || c.MaxInFlight < 0 || c.QuotaBurst < 0 || c.SlowBody < 0 {
 		errs = append(errs, errors.New("RequestsPerMinute, MaxInFlight, QuotaBurst and SlowBody cannot be negative"))
 	}
+	errs = append(errs, c.Batch.validate(share)...)
+	errs = append(errs, c.validateQuota()...)
+	errs = append(errs, c.validateHooks()...)
+	return errors.Join(errs...)
+}
+
+func (c *Config) validateQuota() (errs []error) {
 	for tier, rpm := range c.TierRequestsPerMinute {
 		if rpm < 0 {
 			errs = append(errs, fmt.Errorf("TierRequestsPerMinute[%q] is negative", tier))
 		}
 	}
-	return errors.Join(errs...)
+	if !(c.QuotaNoise >= 0 && c.QuotaNoise <= 1) || c.QuotaNoisePeriod < 0 || c.QuotaGrowth < 0 || c.RetryAfter < 0 {
+		errs = append(errs, errors.New("QuotaNoise is not 0 to 1, or QuotaNoisePeriod, QuotaGrowth or RetryAfter is negative"))
+	}
+	if c.GateAt < 0 || c.GateWait < 0 {
+		errs = append(errs, errors.New("GateAt and GateWait cannot be negative"))
+	}
+	for i, s := range c.QuotaSteps {
+		if s.RequestsPerMinute < 0 || s.After < 0 || i > 0 && s.After < c.QuotaSteps[i-1].After {
+			errs = append(errs, fmt.Errorf("QuotaSteps[%d]: negative or out of order", i))
+		}
+	}
+	return errs
+}
+
+func (c *Config) validateHooks() (errs []error) {
+	for model, kind := range c.DirectOutput {
+		if kind < DirectIgnored || kind > DirectDenied {
+			errs = append(errs, fmt.Errorf("DirectOutput[%q]: unknown kind %d", model, kind))
+		}
+		if kind == DirectHonoured && c.CreateObject == nil {
+			errs = append(errs, fmt.Errorf("DirectOutput[%q] is honoured without CreateObject", model))
+		}
+	}
+	return errs
 }

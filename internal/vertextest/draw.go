@@ -3,7 +3,6 @@ package vertextest
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"image"
@@ -18,6 +17,7 @@ import (
 // Picture says what to draw. Equal pictures are drawn byte for byte alike.
 type Picture struct {
 	Prompt            string
+	Context           string // see HashContext; empty: the prompt is all there is
 	Model             string
 	Size, AspectRatio string // as in the API; give the pixel size, see [PixelSize]
 	Seed              *int32 // nil: none
@@ -137,8 +137,10 @@ func (pic Picture) identity() [sha256.Size]byte {
 		pic.Prompt, pic.Model, pic.Size, pic.AspectRatio, seed, pic.Variant, pic.MIMEType,
 		fmt.Sprint(pic.Thought, pic.Width, pic.Height, pic.Quality),
 	} {
-		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(s))))
-		h.Write([]byte(s))
+		addText(h, s)
+	}
+	if pic.Context != "" {
+		addText(h, pic.Context)
 	}
 	return [sha256.Size]byte(h.Sum(nil))
 }
@@ -146,6 +148,7 @@ func (pic Picture) identity() [sha256.Size]byte {
 // Keywords of the text in the file.
 const (
 	keyPrompt  = "assetmill:prompt-sha256"
+	keyContext = "assetmill:context-sha256"
 	keyRequest = "assetmill:request-sha256"
 	keyComment = "Description"
 )
@@ -163,6 +166,9 @@ func (pic Picture) texts(id [sha256.Size]byte) []keyText {
 	if !pic.Thought {
 		sum := sha256.Sum256([]byte(pic.Prompt))
 		out = append(out, keyText{keyPrompt, hex.EncodeToString(sum[:])})
+		if pic.Context != "" {
+			out = append(out, keyText{keyContext, pic.Context})
+		}
 	}
 	return out
 }

@@ -3,6 +3,7 @@ package vertextest
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"iter"
 	"regexp"
 	"strconv"
 	"strings"
@@ -30,14 +31,8 @@ func (d dice) unit(name string) float64 {
 // prompt, then the hook.
 func (s *Server) decide(c *Call) Fate {
 	d := newDice(s.cfg.Seed, c.content[:], c.Number)
-	f := Fate{
-		Latency:      s.latency(c),
-		TextPart:     d.unit("text") < s.cfg.TextPart,
-		ThoughtImage: d.unit("thought") < s.cfg.ThoughtImage,
-		NoUsage:      d.unit("usage") < s.cfg.MissingUsage,
-		Bytes:        s.cfg.ImageBytes,
-	}
-	s.cfg.Refusals.apply(&f, d)
+	f := s.modelFate(d)
+	f.Latency = s.latency(c)
 	s.cfg.Faults.apply(&f, d)
 	if strings.Contains(c.Prompt, "[[") {
 		applyDirectives(&f, c.Prompt, s.seen.countPrompt(c.promptSum))
@@ -45,10 +40,30 @@ func (s *Server) decide(c *Call) Fate {
 	if s.cfg.Hook != nil {
 		f = s.cfg.Hook(c, f)
 	}
-	if f.Fault == FaultStatus && (f.Status < 400 || f.Status > 599) {
+	f.tidyStatus()
+	return f
+}
+
+// modelFate chooses what does not depend on how the model was asked.
+func (s *Server) modelFate(d dice) Fate {
+	f := Fate{
+		TextPart:     d.unit("text") < s.cfg.TextPart,
+		ThoughtImage: d.unit("thought") < s.cfg.ThoughtImage,
+		NoUsage:      d.unit("usage") < s.cfg.MissingUsage,
+		Bytes:        s.cfg.ImageBytes,
+	}
+	s.cfg.Refusals.apply(&f, d)
+	return f
+}
+
+// tidyStatus repairs what a hook may leave behind.
+func (f *Fate) tidyStatus() {
+	if f.Status < 400 || f.Status > 599 {
+		f.Status = 0
+	}
+	if f.Fault == FaultStatus && f.Status == 0 {
 		f.Status = 500 // a hook may set the fault and leave the status
 	}
-	return f
 }
 
 // latency is fixed by prompt and seed alone, so that a repeated call takes as long.
@@ -99,6 +114,7 @@ func (r Faults) apply(f *Fate, d dice) {
 		{r.Cut, FaultCut, 0},
 		{r.Garbage, FaultGarbage, 0},
 		{r.Slow, FaultSlow, 0},
+		{r.Lost, FaultLost, 0},
 	} {
 		if u < kind.share {
 			f.Fault, f.Status = kind.fault, kind.status
@@ -109,22 +125,34 @@ func (r Faults) apply(f *Fate, d dice) {
 }
 
 var (
-	directive = regexp.MustCompile(`\[\[(refuse|fault|text|thought|two|nousage|escape|bytes|latency)(?::([^\[\]]*))?\]\]`)
+	directive = regexp.MustCompile(`\[\[(refuse|fault|text|thought|two|nousage|escape|bytes|latency|batch)(?::([^\[\]]*))?\]\]`)
 	firstN    = regexp.MustCompile(`^(.*)x([0-9]{1,6})$`)
 )
+
+// directives returns the names and arguments of the directives that count for
+// a call with so many before it.
+func directives(prompt string, before int) iter.Seq2[string, string] {
+	return func(yield func(name, arg string) bool) {
+		for _, m := range directive.FindAllStringSubmatch(prompt, -1) {
+			name, arg := m[1], m[2]
+			if n := firstN.FindStringSubmatch(arg); n != nil {
+				limit, err := strconv.Atoi(n[2])
+				if err != nil || before >= limit {
+					continue
+				}
+				arg = n[1]
+			}
+			if !yield(name, arg) {
+				return
+			}
+		}
+	}
+}
 
 // applyDirectives reads the directives in prompt; before is how many calls
 // with this prompt were decided earlier.
 func applyDirectives(f *Fate, prompt string, before int) {
-	for _, m := range directive.FindAllStringSubmatch(prompt, -1) {
-		name, arg := m[1], m[2]
-		if n := firstN.FindStringSubmatch(arg); n != nil {
-			limit, err := strconv.Atoi(n[2])
-			if err != nil || before >= limit {
-				continue
-			}
-			arg = n[1]
-		}
+	for name, arg := range directives(prompt, before) {
 		switch name {
 		case "refuse":
 			directRefusal(f, arg)
@@ -173,13 +201,18 @@ func directRefusal(f *Fate, arg string) {
 }
 
 func directFault(f *Fate, arg string) {
-	faults := map[string]Fault{"hang": FaultHang, "cut": FaultCut, "garbage": FaultGarbage, "slow": FaultSlow}
+	faults := map[string]Fault{"hang": FaultHang, "cut": FaultCut, "garbage": FaultGarbage, "slow": FaultSlow, "lost": FaultLost}
 	if fault, ok := faults[arg]; ok {
 		f.Fault, f.Status = fault, 0
 		return
 	}
-	if status, err := strconv.Atoi(arg); err == nil && status >= 400 && status <= 599 {
-		f.Fault, f.Status = FaultStatus, status
+	kind := FaultStatus
+	text, after := strings.CutPrefix(arg, "lost")
+	if after {
+		kind = FaultLost
+	}
+	if status, err := strconv.Atoi(text); err == nil && status >= 400 && status <= 599 {
+		f.Fault, f.Status = kind, status
 	}
 }
 

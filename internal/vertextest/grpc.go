@@ -2,20 +2,14 @@ package vertextest
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
-	"fmt"
 	"net/http"
-	"regexp"
-	"slices"
-	"strings"
 
 	"cloud.google.com/go/aiplatform/apiv1/aiplatformpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -81,8 +75,7 @@ func (p *predictionService) call(ctx context.Context, f func(context.Context) er
 		e = statusError(http.StatusInternalServerError)
 	}
 	p.s.counters.end(e.Code)
-	_, code, _ := canonical(e.Code)
-	return status.Error(code, e.Message)
+	return e.grpcError()
 }
 
 // ask is Server.ask with the delivery faults that a unary call can have.
@@ -164,7 +157,10 @@ func protoAnswer(a *answer) *aiplatformpb.GenerateContentResponse {
 	}
 	for _, p := range a.parts {
 		part := &aiplatformpb.Part{Thought: p.thought, Data: &aiplatformpb.Part_Text{Text: p.text}}
-		if p.image != nil {
+		switch {
+		case p.uri != "":
+			part.Data = &aiplatformpb.Part_FileData{FileData: &aiplatformpb.FileData{MimeType: p.image.mime, FileUri: p.uri}}
+		case p.image != nil:
 			part.Data = &aiplatformpb.Part_InlineData{InlineData: &aiplatformpb.Blob{MimeType: p.image.mime, Data: p.image.bytes()}}
 		}
 		candidate.Content.Parts = append(candidate.Content.Parts, part)
@@ -192,103 +188,4 @@ func protoUsage(u *usage) *aiplatformpb.GenerateContentResponse_UsageMetadata {
 		PromptTokensDetails: details(u.PromptTokensDetails), CandidatesTokensDetails: details(u.CandidatesTokensDetails),
 		TrafficType: aiplatformpb.GenerateContentResponse_UsageMetadata_TrafficType(traffic),
 	}
-}
-
-var endpointName = regexp.MustCompile(`^projects/([^/]+)/locations/([^/]+)/endpoints/([^/:]+)$`)
-
-// maxInstances bounds one Predict call; each instance is an image.
-const maxInstances = 8
-
-// Predict serves an endpoint with a self-deployed image model: each instance
-// {"prompt": ..., "seed": ...} becomes a prediction {"bytesBase64Encoded": ...,
-// "mimeType": ...}, or {"raiFilteredReason": ...} when refused. parameters may
-// have aspectRatio, sampleImageSize and seed.
-func (p *predictionService) Predict(ctx context.Context, req *aiplatformpb.PredictRequest) (*aiplatformpb.PredictResponse, error) {
-	out := &aiplatformpb.PredictResponse{}
-	err := p.call(ctx, func(ctx context.Context) error {
-		calls, err := p.predictCalls(ctx, req)
-		if err != nil {
-			return err
-		}
-		for _, c := range calls {
-			r, err := p.ask(ctx, c)
-			if err != nil {
-				return err
-			}
-			out.Predictions = append(out.Predictions, prediction(r.answer))
-		}
-		out.Model, out.ModelDisplayName = calls[0].Model, calls[0].Model
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (p *predictionService) predictCalls(ctx context.Context, req *aiplatformpb.PredictRequest) ([]*Call, error) {
-	m := endpointName.FindStringSubmatch(req.GetEndpoint())
-	if m == nil {
-		return nil, invalid("Invalid resource field value in the request: %q", req.GetEndpoint())
-	}
-	if known := p.s.cfg.Endpoints; len(known) > 0 && !slices.Contains(known, m[3]) {
-		e := statusError(http.StatusNotFound)
-		e.Message = fmt.Sprintf("Endpoint `%s` not found.", req.GetEndpoint())
-		return nil, e
-	}
-	header := headerOf(ctx)
-	if p.s.cfg.Dedicated && header.Get("x-vertex-ai-endpoint-id") != m[3] {
-		return nil, invalid("Dedicated endpoint %s needs the request metadata x-vertex-ai-endpoint-id.", m[3])
-	}
-	if n := len(req.GetInstances()); n == 0 || n > maxInstances {
-		return nil, invalid("The request must have 1 to %d instances but has %d.", maxInstances, n)
-	}
-	var calls []*Call
-	for _, instance := range req.GetInstances() {
-		c := &Call{
-			Method: "predict", Project: m[1], Location: m[2], Model: m[3], Tier: TierStandard, Labels: req.GetLabels(),
-			Header: header, Size: size1K, AspectRatio: "1:1", MIMEType: "image/png", timeout: maxTimeout,
-		}
-		if err := c.setInstance(instance.GetStructValue(), req.GetParameters().GetStructValue()); err != nil {
-			return nil, err
-		}
-		calls = append(calls, c)
-	}
-	return calls, nil
-}
-
-func (c *Call) setInstance(instance, parameters *structpb.Struct) error {
-	c.Prompt = instance.GetFields()["prompt"].GetStringValue()
-	if c.Prompt == "" {
-		return invalid("Each instance must have a prompt.")
-	}
-	if v := parameters.GetFields()["aspectRatio"].GetStringValue(); v != "" {
-		c.AspectRatio = v
-	}
-	if v := parameters.GetFields()["sampleImageSize"].GetStringValue(); v != "" {
-		c.Size = v
-	}
-	if _, _, ok := PixelSize(c.AspectRatio, c.Size); !ok {
-		return invalid("Aspect ratio %q or size %q is not supported.", c.AspectRatio, c.Size)
-	}
-	for _, fields := range []*structpb.Struct{parameters, instance} { // an instance's own seed wins
-		if v, ok := fields.GetFields()["seed"].GetKind().(*structpb.Value_NumberValue); ok {
-			seed := int32(int64(v.NumberValue))
-			c.Seed = &seed
-		}
-	}
-	c.inTokens = tokens(len(c.Prompt))
-	c.seal(tree{"instance": instance.AsMap(), "parameters": parameters.AsMap(), "labels": fmt.Sprint(c.Labels)})
-	return nil
-}
-
-func prediction(a *answer) *structpb.Value {
-	fields := map[string]*structpb.Value{}
-	if img := a.image(); img != nil {
-		fields["bytesBase64Encoded"] = structpb.NewStringValue(base64.StdEncoding.EncodeToString(img.bytes()))
-		fields["mimeType"] = structpb.NewStringValue(img.mime)
-	} else {
-		fields["raiFilteredReason"] = structpb.NewStringValue(strings.TrimSpace(a.finishReason + " " + a.blockReason))
-	}
-	return structpb.NewStructValue(&structpb.Struct{Fields: fields})
 }

@@ -146,6 +146,11 @@ func PromptHash(file []byte) (string, bool) { return embedded(file, keyPrompt) }
 // labels have different hashes.
 func RequestHash(file []byte) (string, bool) { return embedded(file, keyRequest) }
 
+// ContextHash returns what [HashContext] says of the request that the picture
+// in file was made from, and whether it carries that: a picture that was made
+// from one text alone does not.
+func ContextHash(file []byte) (string, bool) { return embedded(file, keyContext) }
+
 func embedded(file []byte, key string) (string, bool) {
 	switch {
 	case bytes.HasPrefix(file, []byte(pngSignature)):

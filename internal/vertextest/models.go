@@ -24,6 +24,8 @@ type Model struct {
 	ImageTokens map[string]int
 	// Thinks is whether answers count thinking tokens.
 	Thinks bool
+	// BatchSizes are the sizes that batch prediction makes. Empty: 1K only.
+	BatchSizes []string
 	// Flex is whether the Flex tier exists for the model.
 	Flex bool
 }

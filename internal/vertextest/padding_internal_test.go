@@ -2,6 +2,8 @@ package vertextest
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"image"
 	"testing"
 )
@@ -9,7 +11,7 @@ import (
 // TestPaddingIsExact tries the sizes at which chunks and segments begin and end.
 func TestPaddingIsExact(t *testing.T) {
 	t.Parallel()
-	filler := newFiller()
+	pads := newPadder()
 	for _, mime := range []string{"image/png", "image/jpeg"} {
 		file, err := Draw(Picture{Prompt: "x", Width: 16, Height: 16, MIMEType: mime})
 		if err != nil {
@@ -21,7 +23,7 @@ func TestPaddingIsExact(t *testing.T) {
 		}
 		for _, around := range []int{0, fillerSize, comMax + comMinimum, 2 * (comMax + comMinimum), 3 * fillerSize} {
 			for extra := max(0, around-20); extra < around+20; extra++ {
-				f := newImageFile(mime, file, filler, len(file)+extra)
+				f := pads.file(mime, file, len(file)+extra)
 				want := len(file)
 				if extra >= smallest {
 					want += extra
@@ -32,6 +34,9 @@ func TestPaddingIsExact(t *testing.T) {
 				}
 				if _, _, err := image.Decode(bytes.NewReader(got)); err != nil {
 					t.Errorf("%s with %d more: %v", mime, extra, err)
+				}
+				if want := sha256.Sum256(got); f.sha256 != hex.EncodeToString(want[:]) {
+					t.Errorf("%s with %d more: wrong hash", mime, extra)
 				}
 				if _, ok := PromptHash(got); !ok {
 					t.Errorf("%s with %d more: no prompt hash", mime, extra)

@@ -11,6 +11,8 @@ import (
 	"strings"
 )
 
+var restEndpoint = regexp.MustCompile(`^/(v1|v1beta1)/(projects/[^/]+/locations/[^/]+/endpoints/[^/:]+):predict$`)
+
 var restPath = regexp.MustCompile(`^/(v1|v1beta1)/(projects/[^/]+/locations/[^/]+/publishers/google/models/[^/:]+):([A-Za-z]+)$`)
 
 // serveREST is the whole REST surface.
@@ -20,6 +22,18 @@ func (s *Server) serveREST(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.active.Done()
+	if strings.HasPrefix(r.URL.Path, controlPath) {
+		s.control(w, r)
+		return
+	}
+	if m := restBatch.FindStringSubmatch(r.URL.Path); m != nil {
+		s.batchREST(w, r, m)
+		return
+	}
+	if m := restEndpoint.FindStringSubmatch(r.URL.Path); m != nil && r.Method == http.MethodPost {
+		s.predictREST(w, r, m[2])
+		return
+	}
 	m := restPath.FindStringSubmatch(r.URL.Path)
 	if m == nil || r.Method != http.MethodPost {
 		writeError(w, notServed(r))
@@ -48,6 +62,14 @@ func notServed(r *http.Request) *apiError {
 
 // readTree reads and checks a request body.
 func readTree(w http.ResponseWriter, r *http.Request, shape message) (tree, *apiError) {
+	body, e := readBody(w, r)
+	if e != nil {
+		return nil, e
+	}
+	return decodeTree(body, shape)
+}
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *apiError) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequestBytes))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
@@ -56,7 +78,7 @@ func readTree(w http.ResponseWriter, r *http.Request, shape message) (tree, *api
 	if err != nil {
 		return nil, statusError(statusClientClosed)
 	}
-	return decodeTree(body, shape)
+	return body, nil
 }
 
 func (s *Server) countTokens(w http.ResponseWriter, r *http.Request, res resource) {
@@ -86,7 +108,7 @@ func (s *Server) countTokens(w http.ResponseWriter, r *http.Request, res resourc
 	enc.SetIndent("", "  ")
 	// A failed write means that the client has gone.
 	_ = enc.Encode(map[string]any{
-		"totalTokens": c.inTokens, "totalBillableCharacters": len([]rune(c.Prompt)), "promptTokensDetails": details,
+		"totalTokens": c.inTokens, "totalBillableCharacters": c.textRunes(), "promptTokensDetails": details,
 	})
 }
 

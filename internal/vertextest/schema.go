@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // The service refuses unknown names and wrong types before it looks at values.
@@ -139,7 +140,8 @@ func safetySettingShape() message {
 	}
 }
 
-func generateContentShape() message {
+// generateContentShape and countTokensShape are made once; shapes are read-only.
+var generateContentShape = sync.OnceValue(func() message {
 	return message{
 		// The path names the model; the proto has the field too.
 		"model":             simple(kindString),
@@ -155,9 +157,9 @@ func generateContentShape() message {
 		"tools":             listOf(simple(kindAny)),
 		"toolConfig":        simple(kindAny),
 	}
-}
+})
 
-func countTokensShape() message {
+var countTokensShape = sync.OnceValue(func() message {
 	return message{
 		"model":             simple(kindString),
 		"contents":          msgs(contentShape()),
@@ -166,7 +168,7 @@ func countTokensShape() message {
 		"instances":         listOf(simple(kindAny)),
 		"tools":             listOf(simple(kindAny)),
 	}
-}
+})
 
 // tree is a decoded JSON object with lowerCamelCase names.
 type tree map[string]any

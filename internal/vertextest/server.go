@@ -28,16 +28,20 @@ var errClosed = errors.New("vertextest: server closed")
 
 // Server is a running Vertex AI. All methods are safe for concurrent use.
 type Server struct {
-	cfg      Config
-	now      func() time.Time
-	quota    *quota
-	seen     *seen
-	painter  *painter
-	filler   []byte
-	drawing  chan struct{}
-	inModel  atomic.Int64 // calls admitted and not yet answered
-	log      *callLog
-	counters *counters
+	cfg        Config
+	now        func() time.Time
+	quota      *quota
+	gate       *gate
+	seen       *seen
+	painter    *painter
+	pads       *padder
+	drawing    chan struct{}
+	written    atomic.Int64 // answers written to Cloud Storage, which numbers them
+	inModel    atomic.Int64 // calls admitted and not yet answered
+	log        *callLog
+	batches    batchStore
+	batchQuota *quota
+	counters   *counters
 
 	stop   context.CancelCauseFunc
 	base   context.Context
@@ -75,11 +79,13 @@ func Start(cfg Config) (*Server, error) {
 
 func newServer(cfg Config) *Server {
 	s := &Server{
-		cfg: cfg, now: time.Now, seen: &seen{}, painter: newPainter(), filler: newFiller(),
+		cfg: cfg, now: time.Now, seen: &seen{}, painter: newPainter(), pads: newPadder(),
 		drawing: make(chan struct{}, runtime.GOMAXPROCS(0)),
 		log:     &callLog{w: cfg.CallLog}, counters: &counters{s: Stats{ByStatus: map[int]int64{}}},
 	}
+	s.gate = newGate(cfg.GateAt, cfg.GateWait)
 	s.quota = newQuota(&s.cfg, func() time.Time { return s.now() })
+	s.batchQuota = newBatchQuota(&s.cfg.Batch, func() time.Time { return s.now() })
 	s.base, s.stop = context.WithCancelCause(context.Background())
 	return s
 }
@@ -108,6 +114,7 @@ func (s *Server) listen() (err error) {
 	}
 	s.grpc = grpc.NewServer(options...)
 	aiplatformpb.RegisterPredictionServiceServer(s.grpc, &predictionService{s: s})
+	aiplatformpb.RegisterJobServiceServer(s.grpc, &jobService{s: s})
 	return nil
 }
 
@@ -165,8 +172,24 @@ func (s *Server) CertPool() *x509.CertPool {
 // Stats returns the counts so far.
 func (s *Server) Stats() Stats { return s.counters.snapshot() }
 
-// SetRequestsPerMinute changes Config.RequestsPerMinute from now on.
-func (s *Server) SetRequestsPerMinute(n float64) { s.quota.set(max(0, n)) }
+// SetRequestsPerMinute changes Config.RequestsPerMinute from now on, whatever
+// Config.QuotaSteps would still do to it.
+func (s *Server) SetRequestsPerMinute(n float64) { s.quota.set("", max(0, n)) }
+
+// SetTierRequestsPerMinute does the same for the own quota of one tier.
+func (s *Server) SetTierRequestsPerMinute(tier string, n float64) { s.quota.set(tier, max(0, n)) }
+
+// SetGate changes Config.GateAt from now on.
+func (s *Server) SetGate(at int) { s.gate.set(max(0, at)) }
+
+// OpenGate sends the answers that the gate holds now.
+func (s *Server) OpenGate() { s.gate.open() }
+
+// GateWaiting returns how many answers the gate holds.
+func (s *Server) GateWaiting() int {
+	_, waiting := s.gate.state()
+	return waiting
+}
 
 // Close ends all calls, closes the connections and waits for every handler.
 // The call log is complete when it returns. Closing again does nothing.
@@ -197,10 +220,14 @@ func (s *Server) enter() bool {
 	return true
 }
 
-// admit takes one call through the quota. Every admitted call must be released.
+// admit takes one call through the quota and sets the tier that serves it.
+// Every admitted call must be released.
 func (s *Server) admit(c *Call) *apiError {
-	if !s.quota.take(c) {
-		e := statusError(http.StatusTooManyRequests)
+	switch {
+	case c.spills && s.quota.has(TierProvisioned) && s.quota.take(c, TierProvisioned):
+		c.Tier = TierProvisioned
+	case !s.quota.take(c, c.Tier):
+		e := s.failure(http.StatusTooManyRequests)
 		if c.Tier == TierProvisioned {
 			e.Message = "Too many requests. Exceeded the Provisioned Throughput."
 		}
@@ -208,9 +235,18 @@ func (s *Server) admit(c *Call) *apiError {
 	}
 	if n := s.inModel.Add(1); s.cfg.MaxInFlight > 0 && n > int64(s.cfg.MaxInFlight) {
 		s.inModel.Add(-1)
-		return statusError(http.StatusTooManyRequests)
+		return s.failure(http.StatusTooManyRequests)
 	}
 	return nil
+}
+
+// failure is statusError with the configured advice.
+func (s *Server) failure(code int) *apiError {
+	e := statusError(code)
+	if code == http.StatusTooManyRequests {
+		e.retryAfter = s.cfg.RetryAfter
+	}
+	return e
 }
 
 func (s *Server) release() { s.inModel.Add(-1) }
@@ -221,6 +257,7 @@ type reply struct {
 	fate   Fate
 	took   time.Duration
 	at     time.Time
+	batch  string // the job whose row this is
 }
 
 // ask runs one call in the model: quota, fate, latency, answer. The error is
@@ -250,14 +287,35 @@ func (s *Server) ask(ctx context.Context, c *Call) (*reply, error) {
 		return nil, statusError(http.StatusGatewayTimeout)
 	}
 	if f.Fault == FaultStatus {
-		return nil, statusError(f.Status)
+		return nil, s.failure(f.Status)
 	}
 	a, err := s.answer(work, c, f)
 	if err != nil {
 		return nil, err
 	}
+	if err := s.gate.pass(work); err != nil {
+		return nil, err
+	}
 	end := s.now()
-	return &reply{answer: a, fate: f, took: end.Sub(start), at: end}, nil
+	r := &reply{answer: a, fate: f, took: end.Sub(start), at: end}
+	if err := s.writeDirect(c, a); err != nil {
+		s.record(c, r, false)
+		return nil, err
+	}
+	if f.Fault == FaultLost {
+		s.record(c, r, false)
+		return nil, s.lost(ctx, f.Status)
+	}
+	return r, nil
+}
+
+// lost is the end of a call whose answer is never sent.
+func (s *Server) lost(ctx context.Context, status int) error {
+	if status != 0 {
+		return s.failure(status)
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
 }
 
 // sleep waits for d, or returns the cause of ctx.
@@ -283,12 +341,13 @@ func (s *Server) record(c *Call, r *reply, delivered bool) {
 	a := r.answer
 	rec := CallRecord{
 		Time: r.at.UTC(), Method: c.Method, Project: c.Project, Location: c.Location, Model: c.Model,
-		Prompt: hexSum(c.promptSum), Labels: c.Labels, Seed: c.Seed, Size: c.Size, Ratio: c.AspectRatio,
+		Prompt: hexSum(c.promptSum), Context: c.context, Labels: c.Labels, Seed: c.Seed, Size: c.Size, Ratio: c.AspectRatio,
 		Tier: c.Tier, Result: "refused", FinishReason: a.finishReason + a.blockReason, Tokens: a.billed,
-		LatencyMS: float64(r.took.Microseconds()) / 1000, Delivered: delivered, Number: c.Number,
+		LatencyMS: float64(r.took.Microseconds()) / 1000, Delivered: delivered, Number: c.Number, Batch: r.batch,
 	}
 	if img := a.image(); img != nil {
 		rec.Result, rec.Image, rec.Bytes = "image", img.sha256, img.size
+		rec.Object = a.uri()
 	}
 	err := s.log.write(rec)
 	s.counters.update(func(st *Stats) {
@@ -299,7 +358,7 @@ func (s *Server) record(c *Call, r *reply, delivered bool) {
 		}
 		if !delivered {
 			st.Undelivered++
-		} else {
+		} else if rec.Object == "" && rec.Batch == "" {
 			st.BytesSent += int64(rec.Bytes)
 		}
 		if err != nil {

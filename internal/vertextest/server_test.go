@@ -68,6 +68,8 @@ func request(prompt string) string {
 	return `{"contents":[{"role":"user","parts":[{"text":` + string(b) + `}]}]}`
 }
 
+func jsonBody(s string) io.Reader { return strings.NewReader(s) }
+
 // post sends body and returns status and body of the answer.
 func post(t *testing.T, c *http.Client, url, body string, headers ...string) (int, []byte) {
 	t.Helper()
@@ -106,6 +108,10 @@ type response struct {
 				InlineData       *struct {
 					MIMEType string `json:"mimeType"`
 					Data     []byte
+				}
+				FileData *struct {
+					MIMEType string `json:"mimeType"`
+					FileURI  string `json:"fileUri"`
 				}
 			}
 		}
@@ -180,14 +186,43 @@ func errorOf(t *testing.T, status int, body []byte) (message, canonical string) 
 
 // safeBuffer is a call log to read while the server writes.
 type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu    sync.Mutex
+	b     bytes.Buffer
+	lines int
+	more  chan struct{} // closed and replaced when a line comes; nil: nobody waits
 }
 
 func (s *safeBuffer) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.lines++
+	if s.more != nil {
+		close(s.more)
+		s.more = nil
+	}
 	return s.b.Write(p)
+}
+
+// wait returns when the log has n lines.
+func (s *safeBuffer) wait(t *testing.T, n int) {
+	t.Helper()
+	for {
+		s.mu.Lock()
+		if s.lines >= n {
+			s.mu.Unlock()
+			return
+		}
+		if s.more == nil {
+			s.more = make(chan struct{})
+		}
+		more := s.more
+		s.mu.Unlock()
+		select {
+		case <-more:
+		case <-t.Context().Done():
+			t.Fatalf("fewer than %d lines in the call log", n)
+		}
+	}
 }
 
 func (s *safeBuffer) records(t *testing.T) []vertextest.CallRecord {
@@ -383,6 +418,17 @@ func TestStartRefusesBadConfig(t *testing.T) {
 		"tier quota":      {TierRequestsPerMinute: map[string]float64{vertextest.TierFlex: -1}},
 		"no such address": {Addr: "256.0.0.1:0"},
 		"address in use":  {GRPCAddr: "nonsense"},
+		"noise over 1":    {QuotaNoise: 1.1},
+		"growth":          {QuotaGrowth: -1},
+		"gate":            {GateAt: -1},
+		"steps unordered": {QuotaSteps: []vertextest.QuotaStep{{After: time.Minute}, {After: time.Second}}},
+		"no storage":      {DirectOutput: map[string]vertextest.DirectOutput{"m": vertextest.DirectHonoured}},
+		"batch rows":      {Batch: vertextest.Batch{Faults: vertextest.BatchFaults{Cut: 0.6, Missing: 0.6}}},
+		"batch copies":    {Batch: vertextest.Batch{Faults: vertextest.BatchFaults{MaxCopies: 20}}},
+		"batch times":     {Batch: vertextest.Batch{Pending: -1}},
+		"batch shards":    {Batch: vertextest.Batch{ShardRows: -1}},
+		"batch files":     {Batch: vertextest.Batch{ShardRows: 1, GrowRows: 1}},
+		"direct output":   {DirectOutput: map[string]vertextest.DirectOutput{"m": 9}},
 	} {
 		if s, err := vertextest.Start(cfg); err == nil {
 			t.Errorf("%s: started", name)

@@ -20,6 +20,8 @@ func setCell(m *schemas.Job, variants *int, c column, cell string) (problem stri
 		m.Prompt = cell
 	case "system":
 		m.System = cell
+	case "turns":
+		setTurn(m, c, cell)
 	case "source":
 		m.Source = set(m.Source, c.key, cell)
 	case "label":
@@ -33,7 +35,7 @@ func setCell(m *schemas.Job, variants *int, c column, cell string) (problem stri
 	case "model":
 		m.Model = strings.ToLower(text)
 	case "mode":
-		m.Mode = strings.ToLower(text)
+		m.Mode, problem = mode(text)
 	case "region":
 		m.Region = strings.ToLower(text)
 	case "retention":
@@ -58,12 +60,34 @@ func setCell(m *schemas.Job, variants *int, c column, cell string) (problem stri
 	return problem
 }
 
+// setTurn puts one cell into the turn that its column names. Turns before it that have no cell stay empty, which Catalogue.Parse
+// finds.
+func setTurn(m *schemas.Job, c column, cell string) {
+	for len(m.Turns) < c.turn {
+		m.Turns = append(m.Turns, &schemas.Job_Turn{})
+	}
+	if strings.HasSuffix(c.key, ".prompt") {
+		m.Turns[c.turn-1].Prompt = cell
+	} else {
+		m.Turns[c.turn-1].Image = strings.TrimSpace(cell)
+	}
+}
+
 func set(m map[string]string, key, value string) map[string]string {
 	if m == nil {
 		m = map[string]string{}
 	}
 	m[key] = value
 	return m
+}
+
+func mode(text string) (string, string) {
+	switch m := jobs.Mode(strings.ToLower(text)); m {
+	case jobs.Online, jobs.Batch, jobs.Auto:
+		return string(m), ""
+	default:
+		return "", "is unknown; allowed: online, batch, auto"
+	}
 }
 
 // timeOfDay is what spreadsheets make of an aspect ratio that is typed into a cell: 16:9 becomes 16:09 or 16:09:00.

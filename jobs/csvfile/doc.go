@@ -34,14 +34,17 @@
 // # Columns
 //
 // `prompt` is required. Known are also id, campaign, client, model, size, aspect_ratio, seed, variants, references, system,
-// safety, mode, deadline, region, retention and label.NAME; case, spaces, hyphens and underscores of a header don't matter. Any other
+// safety, mode, deadline, region, retention, label.NAME, and turn_1_prompt with turn_1_image, turn_2_prompt and so on, in pairs
+// without gaps; case, spaces, hyphens and underscores of a header don't matter. Any other
 // column travels along as a key of [jobs.Job.Source] in the header's own spelling, `source.NAME` as NAME; a near miss of a
 // known name is an error, since a misspelt column would change what is paid for. A column without a header must be empty.
+//
+// The mode may be `auto` besides what jobs may have: the row then leaves it to the submitter (Row.Auto).
 //
 // A row may have fewer cells than the header: Excel leaves out trailing empty cells in blocks of 16 rows. More cells
 // are fine only when the extra ones are empty.
 //
-// Cells are stripped of surrounding space, except prompt, system and source columns, which are taken as they are. An aspect
+// Cells are stripped of surrounding space, except prompts, system and source columns, which are taken as they are. An aspect
 // ratio that a spreadsheet turned into a time of day (`16:09:00`) is read as the ratio.
 //
 // The package does not check what needs more than one row or a network: duplicate ids, references that don't exist.

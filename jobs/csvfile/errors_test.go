@@ -52,7 +52,7 @@ func TestRowErrors(t *testing.T) {
 		"safety":             {"prompt,safety\na,hate=maybe\n", `column safety: "maybe" is not a threshold for hate; allowed: low, medium, high, none, off, or Vertex's names such as BLOCK_MEDIUM_AND_ABOVE`},
 		"cells too many":     {"prompt,size\na,1K,b,,c\n", `column C: "b" is one cell too many: the header has 2 columns; if it is part of the cell before, put that cell in quotes; column E: "c" is one cell too many: the header has 2 columns; if it is part of the cell before, put that cell in quotes`},
 		"cell without name":  {"prompt,,size\na,x,1K\n", `column B: "x" stands in a column without a header; name the column or empty the cell`},
-		"all of them":        {"size,seed,prompt,id,mode\n3K,x,,A,batches\n", `column size: "3K" is not offered by pro; allowed: 1K, 2K, 4K; column seed: "x" ` + seedRule + `; column prompt is missing: say what the image should show; column id: "A" ` + idRule + `; column mode: "batches" is unknown; allowed: online, batch`},
+		"all of them":        {"size,seed,prompt,id,mode\n3K,x,,A,batches\n", `column size: "3K" is not offered by pro; allowed: 1K, 2K, 4K; column seed: "x" ` + seedRule + `; column prompt is missing: say what the image should show; column id: "A" ` + idRule + `; column mode: "batches" is unknown; allowed: online, batch, auto`},
 		"size of a model":    {"prompt,model,size\na,lite,2K\n", `column size: "2K" is not offered by lite; allowed: 1K`},
 		"region of a model":  {"prompt,model,region\na,pro,europe-west4\n", `column region: "europe-west4" is not served by pro; models served there: lite`},
 		"built-in default":   {"prompt,model\na,mini\n", `column aspect_ratio: "1:1" is not offered by mini; allowed: 4:3; the value is the default`},

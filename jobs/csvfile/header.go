@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -21,7 +23,8 @@ const MaxHeaderBytes = 64 << 10
 type column struct {
 	name  string // header as written, or a spreadsheet's letters
 	field string // known name, "label", "source", or "" for a column without a header
-	key   string // of a label or of source
+	key   string // of a label, of source, or of a turn: `1.prompt`
+	turn  int    // number of a turn, from 1
 }
 
 // id names the column among those of its file, as Catalogue.Parse names fields.
@@ -32,7 +35,7 @@ func (c column) id() string {
 	return c.field
 }
 
-// known are the columns with a meaning, besides label.NAME.
+// known are the columns with a meaning, besides label.NAME and those of turns.
 var known = []string{
 	"prompt", "id", "campaign", "client", "model", "size", "aspect_ratio", "seed", "variants", "references", "system",
 	"safety", "mode", "deadline", "region", "retention",
@@ -40,8 +43,11 @@ var known = []string{
 
 // misnomers are other names that people may use for a known column and that are no misspelling of it.
 var misnomers = map[string]string{
-	"jobid": "id", "label": "label.NAME", "label.": "label.NAME", "labels": "label.NAME",
+	"jobid": "id", "label": "label.NAME", "label.": "label.NAME", "labels": "label.NAME", "turn": "turn_1_prompt", "turns": "turn_1_prompt",
 }
+
+// turnColumn is the header of one part of a turn, such as `turn_1_prompt`, squeezed.
+var turnColumn = regexp.MustCompile(`^turn0*([1-9][0-9]{0,3})(prompt|image)$`)
 
 // plainWords are one letter away from a known name but too common in marketing files to be refused.
 var plainWords = []string{"headline"}
@@ -79,6 +85,9 @@ func nearMiss(header string) string {
 	if at := strings.IndexAny(header, ".:"); at > 0 && at < len(header)-1 && distance(squeeze(header[:at]), "label") <= 1 {
 		return "label." + strings.ToLower(strings.TrimSpace(header[at+1:]))
 	}
+	if meant := nearTurn(short); meant != "" {
+		return meant
+	}
 	for _, name := range known {
 		target := squeeze(name)
 		allowed := 1
@@ -95,6 +104,23 @@ func nearMiss(header string) string {
 	return ""
 }
 
+var digitRun = regexp.MustCompile(`[0-9]+`)
+
+// nearTurn returns the column of a turn that a squeezed header seems to mean, or "".
+func nearTurn(short string) string {
+	bare := strings.TrimSuffix(digitRun.ReplaceAllString(short, ""), "s")
+	number, err := strconv.Atoi(digitRun.FindString(short))
+	if err != nil || number < 1 {
+		number = 1
+	}
+	for _, part := range []string{"prompt", "image"} {
+		if distance(bare, "turn"+part) <= 2 {
+			return fmt.Sprintf("turn_%d_%s", number, part)
+		}
+	}
+	return ""
+}
+
 // parseColumn returns what a header cell means, or the problem with it.
 func parseColumn(index int, cell string) (column, *CellProblem) {
 	name := strings.TrimSpace(strings.Trim(cell, "\ufeff"))
@@ -105,6 +131,10 @@ func parseColumn(index int, cell string) (column, *CellProblem) {
 		c.name = columnLetters(index)
 	case knownName(name) != "":
 		c.field = knownName(name)
+	case turnColumn.MatchString(squeeze(name)):
+		part := turnColumn.FindStringSubmatch(squeeze(name))
+		c.turn, _ = strconv.Atoi(part[1]) // digits, by the expression
+		c.field, c.key = "turns", part[1]+"."+part[2]
 	case strings.HasPrefix(lower, "label.") && len(name) > len("label."):
 		c.field, c.key = "label", strings.Join(strings.Fields(lower[len("label."):]), "_")
 	case strings.HasPrefix(lower, "source.") && len(name) > len("source."):
@@ -149,7 +179,31 @@ func parseHeader(cells []string, catalogue *jobs.Catalogue, sourceFile string) (
 	if _, ok := names["prompt"]; !ok && len(problems) == 0 {
 		problems = append(problems, CellProblem{Message: "has no column prompt in its header; columns found: " + columnList(columns)})
 	}
+	problems = append(problems, checkTurns(columns, names)...)
 	return columns, append(problems, probeHeader(probe, names, catalogue)...)
+}
+
+// checkTurns finds turns that are no pair of a prompt and an image, that follow a gap, or that are too many.
+func checkTurns(columns []column, names map[string]string) (problems []CellProblem) {
+	has := func(turn int, part string) bool { return names[fmt.Sprintf("turns.%d.%s", turn, part)] != "" }
+	for _, c := range columns {
+		if c.field != "turns" {
+			continue
+		}
+		other := "image"
+		if strings.HasSuffix(c.key, other) {
+			other = "prompt"
+		}
+		switch {
+		case c.turn > jobs.MaxTurns:
+			problems = append(problems, CellProblem{c.name, "", fmt.Sprintf("is of turn %d; at most %d turns are allowed", c.turn, jobs.MaxTurns)})
+		case !has(c.turn, other):
+			problems = append(problems, CellProblem{c.name, "", fmt.Sprintf("needs the column turn_%d_%s: a turn is a prompt and the image that it should have led to", c.turn, other)})
+		case c.turn > 1 && !has(c.turn-1, "prompt") && !has(c.turn-1, "image"):
+			problems = append(problems, CellProblem{c.name, "", fmt.Sprintf("follows no turn_%d_prompt: turns are numbered from 1 without gaps", c.turn-1)})
+		}
+	}
+	return problems
 }
 
 // probeHeader finds names of labels and of source keys that no row could use, once for the file instead of in every row.

@@ -15,7 +15,7 @@ type Options struct {
 	// Name is the file's name for errors and for Job.SourceFile; folders are cut off.
 	Name string
 	// Defaults fill empty cells; nil for none. A row's labels and source are added to those given here. The fields id,
-	// prompt, seed, variant, source_file and source_row are not used: one value for all rows makes no sense.
+	// prompt, turns, seed, variant, source_file and source_row are not used: one value for all rows makes no sense. The mode may be [jobs.Auto].
 	Defaults *schemas.Job
 	// Variants is the number of variants of a row without a cell for it, 1 to [jobs.MaxVariants]; 0 means 1.
 	Variants int
@@ -30,6 +30,8 @@ type Row struct {
 	// Jobs has one job for each variant, with Job.SourceRow set. Ids are empty unless HasID: the submitter derives
 	// them, since only it can tell identical rows apart.
 	Jobs []*jobs.Job
+	// Auto says that the row leaves the mode to the submitter. Its jobs are in mode online until then.
+	Auto bool
 	// HasID says that the row gave an id. Several variants of it have the ids id-1, id-2 and so on.
 	HasID  bool
 	Record []string // cells as they are in the file, which may be fewer or more than Reader.Header has

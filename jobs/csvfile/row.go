@@ -41,6 +41,10 @@ func (r *Reader) parse() (*Row, error) {
 		p.checkEncoding()
 	}
 	message, variants := p.message()
+	auto := message.Mode == string(jobs.Auto)
+	if auto {
+		message.Mode = string(jobs.Online)
+	}
 	job, err := r.opts.Catalogue.Parse(message)
 	var found jobs.Problems
 	switch {
@@ -54,7 +58,7 @@ func (r *Reader) parse() (*Row, error) {
 	if len(p.problems) > 0 {
 		return nil, p.rowError()
 	}
-	row := &Row{Number: r.number, Line: r.scan.rec.line, Record: p.cells, HasID: p.given("id")}
+	row := &Row{Number: r.number, Line: r.scan.rec.line, Record: p.cells, HasID: p.given("id"), Auto: auto}
 	row.Jobs = variantsOf(job, variants, row.HasID)
 	return row, nil
 }

@@ -8,8 +8,8 @@ import (
 	"io"
 )
 
-// MaxRecordBytes bounds one record in memory. The largest valid row is a prompt, a system instruction (32 KiB each), source
-// columns (16 KiB) and references (14 of 1 KiB), all of whose characters may be doubled quotes: under 200 KiB.
+// MaxRecordBytes bounds one record in memory. The largest valid row has texts of 128 KiB, source columns of 16 KiB and 14 images
+// with names of 1 KiB, all of whose characters may be doubled quotes: under 350 KiB.
 const MaxRecordBytes = 1 << 20
 
 // noDelimiter is the delimiter of a file with one column: lines are searched without their end, so it is never found.

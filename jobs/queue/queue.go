@@ -14,6 +14,8 @@ import (
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -57,6 +59,8 @@ type Config struct {
 	MaxMessages int         // messages handled at a time
 	Streams     int         // StreamingPull streams; one carries about 10 MB/s
 	Log         *zap.Logger // nil: none
+	// Tracer begins the traces of published jobs. Nil: jobs begin none, and a context's own trace still travels with what is published.
+	Tracer trace.Tracer
 }
 
 // Queue is a project's topics and one of its subscriptions. It is safe for concurrent use. Close it to flush what was published.
@@ -66,6 +70,7 @@ type Queue struct {
 	jobs    *pubsub.Publisher
 	dead    *pubsub.Publisher
 	results *pubsub.Publisher
+	batches *pubsub.Publisher
 }
 
 // New returns the queue of the client's project. The client stays the caller's to close.
@@ -73,12 +78,16 @@ func New(client *pubsub.Client, cfg Config) *Queue {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
+	if cfg.Tracer == nil {
+		cfg.Tracer = noop.Tracer{}
+	}
 	return &Queue{
 		client:  client,
 		cfg:     cfg,
 		jobs:    publisher(client, schemas.TopicJobs),
 		dead:    publisher(client, schemas.TopicDead),
 		results: publisher(client, schemas.TopicResults),
+		batches: publisher(client, schemas.TopicBatches),
 	}
 }
 
@@ -100,36 +109,41 @@ func (q *Queue) Close() {
 	q.jobs.Stop()
 	q.dead.Stop()
 	q.results.Stop()
+	q.batches.Stop()
 }
 
 // PublishJob sends a job to the topic, blocking while too much is on its way. The function that it returns waits until the
-// topic has accepted the job.
+// topic has accepted the job; call it once. ctx's trace, or a new one of Config.Tracer, travels with the job.
 func (q *Queue) PublishJob(ctx context.Context, j *jobs.Job) (wait func(context.Context) error, err error) {
 	data, err := schemas.Marshal(j.Message())
 	if err != nil {
 		return nil, fmt.Errorf("publish job %s: %w", j.ID, err)
 	}
-	sent := q.jobs.Publish(ctx, &pubsub.Message{
-		Data:       data,
-		Attributes: map[string]string{schemas.AttributeMode: string(j.Mode)},
-	})
+	ctx, span := q.publishing(ctx, j)
+	a := attributes{schemas.AttributeMode: string(j.Mode)}
+	a.inject(ctx)
+	sent := q.jobs.Publish(ctx, &pubsub.Message{Data: data, Attributes: a})
 	return func(ctx context.Context) error {
-		if _, err := sent.Get(ctx); err != nil {
+		messageID, err := sent.Get(ctx)
+		published(span, messageID, err)
+		if err != nil {
 			return fmt.Errorf("publish job %s: %w", j.ID, explain(err, "topic", schemas.TopicJobs))
 		}
 		return nil
 	}, nil
 }
 
-// Publish announces a result and returns when the topic has accepted it.
+// Publish announces a result and returns when the topic has accepted it. ctx's trace travels with it.
 func (q *Queue) Publish(ctx context.Context, r *schemas.JobResult) error {
 	data, err := schemas.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("publish result of %s: %w", r.GetJobId(), err)
 	}
-	_, err = q.results.Publish(ctx, &pubsub.Message{Data: data, Attributes: map[string]string{
+	a := attributes{
 		"job_id": r.GetJobId(), "submission": r.GetSubmission(), "campaign": r.GetCampaign(), "outcome": r.GetOutcome(),
-	}}).Get(ctx)
+	}
+	a.inject(ctx)
+	_, err = q.results.Publish(ctx, &pubsub.Message{Data: data, Attributes: a}).Get(ctx)
 	if err != nil {
 		return fmt.Errorf("publish result of %s: %w", r.GetJobId(), explain(err, "topic", schemas.TopicResults))
 	}
@@ -143,9 +157,19 @@ func (q *Queue) subscriptionID() string {
 	return schemas.SubscriptionOnline
 }
 
-// Receive implements worker.Queue. It returns an error when the subscription can't be received from.
+// Receive implements worker.Queue. It returns an error when the subscription can't be received from. The context that handle gets carries
+// the trace of whoever published the message.
 func (q *Queue) Receive(ctx context.Context, handle func(context.Context, *jobs.Delivery) jobs.Verdict) error {
-	sub := q.client.Subscriber(q.subscriptionID())
+	return q.receive(ctx, q.subscriptionID(), func(m *pubsub.Message) bool {
+		// The other subscription has its own copy; filters should have kept this one away, but one emulator has none.
+		batch := m.Attributes[schemas.AttributeMode] == string(jobs.Batch)
+		return batch == (q.cfg.Mode == jobs.Batch)
+	}, handle)
+}
+
+// receive hands the messages of a subscription that are for this queue to handle, and forgets the others.
+func (q *Queue) receive(ctx context.Context, subscription string, ours func(*pubsub.Message) bool, handle func(context.Context, *jobs.Delivery) jobs.Verdict) error {
+	sub := q.client.Subscriber(subscription)
 	messages := max(q.cfg.MaxMessages, 1)
 	perStream, streams := share(messages, q.cfg.Streams)
 	sub.ReceiveSettings = pubsub.ReceiveSettings{
@@ -164,10 +188,14 @@ func (q *Queue) Receive(ctx context.Context, handle func(context.Context, *jobs.
 		ShutdownOptions: &pubsub.ShutdownOptions{Behavior: pubsub.ShutdownBehaviorWaitForProcessing, Timeout: -1},
 	}
 	err := sub.Receive(ctx, func(callback context.Context, m *pubsub.Message) {
+		if !ours(m) {
+			m.Ack()
+			return
+		}
 		q.deliver(ctx, context.WithoutCancel(callback), m, handle)
 	})
 	if err != nil {
-		return fmt.Errorf("receive: %w", explain(err, "subscription", q.subscriptionID()))
+		return fmt.Errorf("receive: %w", explain(err, "subscription", subscription))
 	}
 	return nil
 }
@@ -185,11 +213,7 @@ func share(messages, streams int) (perStream, used int) {
 
 // deliver hands one message to the handler and carries out its verdict. receiving ends when the worker stops; work does not.
 func (q *Queue) deliver(receiving, work context.Context, m *pubsub.Message, handle func(context.Context, *jobs.Delivery) jobs.Verdict) {
-	if batch := m.Attributes[schemas.AttributeMode] == string(jobs.Batch); batch != (q.cfg.Mode == jobs.Batch) {
-		m.Ack() // the other subscription has its own copy; filters should have kept this one away, but one emulator has none
-		return
-	}
-	v := handle(work, &jobs.Delivery{ID: m.ID, Data: m.Data, Attributes: m.Attributes, Published: m.PublishTime})
+	v := handle(attributes(m.Attributes).extract(work), &jobs.Delivery{ID: m.ID, Data: m.Data, Attributes: m.Attributes, Published: m.PublishTime})
 	switch v.Action {
 	case jobs.Ack:
 		m.Ack()
@@ -249,10 +273,14 @@ func (q *Queue) Check(ctx context.Context, topics ...string) error {
 
 // CheckSubscription does for the subscription what Check does for topics.
 func (q *Queue) CheckSubscription(ctx context.Context) error {
-	name := "projects/" + q.client.Project() + "/subscriptions/" + q.subscriptionID()
+	return q.checkSubscription(ctx, q.subscriptionID())
+}
+
+func (q *Queue) checkSubscription(ctx context.Context, id string) error {
+	name := "projects/" + q.client.Project() + "/subscriptions/" + id
 	_, err := q.client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: name})
 	if err != nil && status.Code(err) != codes.PermissionDenied {
-		return explain(err, "subscription", q.subscriptionID())
+		return explain(err, "subscription", id)
 	}
 	return nil
 }

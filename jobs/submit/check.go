@@ -39,14 +39,14 @@ func (s *submission) check(ctx context.Context) error {
 		return err
 	}
 	for _, m := range refs.wait() {
-		if err := s.rejectLate(m.entry, "references", m.uri, "does not exist in Cloud Storage"); err != nil {
+		if err := s.rejectLate(m.entry, m.column, m.uri, "does not exist in Cloud Storage"); err != nil {
 			return err
 		}
 	}
 	if err := s.countRepeatedContent(); err != nil {
 		return err
 	}
-	s.receipt.EstimatedCostUsd = s.cost.String()
+	s.plan.settle(nil, s.receipt)
 	s.report(true)
 	return nil
 }
@@ -59,14 +59,11 @@ func (s *submission) checkRow(file int, row *csvfile.Row, bad *csvfile.RowError,
 	if bad != nil {
 		return s.reject(bad)
 	}
-	e := entry{place{file, row.Number}, len(row.Jobs)}
+	e := entry{place{file, row.Number}, s.plan.share(row)}
+	s.plan.add(e.share, 1)
 	*s.receipt.Jobs += int64(len(row.Jobs))
 	s.progress.Jobs = *s.receipt.Jobs
-	if row.Jobs[0].Mode == jobs.Batch && !s.opts.BatchServed {
-		return s.rejectLate(e, "mode", "batch", "is not served yet; leave the cell empty or write online")
-	}
 	for _, j := range row.Jobs {
-		s.cost += s.opts.Catalogue.Estimate(j, tierOf(j))
 		if row.HasID {
 			if err := s.ids.add(idKey(j.ID), e); err != nil {
 				return err
@@ -79,18 +76,8 @@ func (s *submission) checkRow(file int, row *csvfile.Row, bad *csvfile.RowError,
 			return err
 		}
 	}
-	for _, uri := range row.Jobs[0].References {
-		refs.check(e, uri)
-	}
+	refs.checkRow(e, row.Jobs[0])
 	return nil
-}
-
-// tierOf is the tier that a job's cost is estimated in before a lane has been chosen.
-func tierOf(j *jobs.Job) string {
-	if j.Mode == jobs.Batch {
-		return "batch"
-	}
-	return "standard"
 }
 
 func contentKey(j *jobs.Job) key {
@@ -137,7 +124,8 @@ func (s *submission) rejectLate(e entry, column, value, message string) error {
 		return errTooMany
 	}
 	s.rejected[e.place] = true
-	*s.receipt.Jobs -= int64(e.jobs)
+	*s.receipt.Jobs -= int64(e.share.jobs)
+	s.plan.add(e.share, -1)
 	s.progress.Jobs = *s.receipt.Jobs
 	return s.reject(&csvfile.RowError{
 		File: s.files[e.file].Name, Row: e.row,

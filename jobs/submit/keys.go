@@ -8,17 +8,19 @@ import (
 	"io"
 	"os"
 	"slices"
+
+	"github.com/assetmill/assetmill/jobs"
 )
 
 // keySize is how much of a SHA-256 is compared: 128 bits keep two of a billion rows from meeting by chance.
 const keySize = 16
 
-// partitions is the number of temporary files that the keys of all rows are spread over. 1.2 million rows make 130 KB in each,
-// a billion 110 MB.
+// partitions is the number of temporary files that the keys of all rows are spread over. 1.2 million rows make 250 KB in each,
+// a billion 207 MB.
 const partitions = 256
 
-// entrySize is a key, its file, its row, and the row's number of jobs.
-const entrySize = keySize + 4 + 8 + 4
+// entrySize is a key, its file, its row, and the row's share: jobs, group, whether batch, two costs.
+const entrySize = keySize + 4 + 8 + 4 + 4 + 1 + 8 + 8
 
 type key [keySize]byte
 
@@ -54,7 +56,7 @@ func (k *keys) close() {
 // entry is one row that a key was seen in.
 type entry struct {
 	place
-	jobs int
+	share share
 }
 
 // add remembers a row's key.
@@ -71,9 +73,27 @@ func (k *keys) add(id key, row entry) error {
 	copy(e[:], id[:])
 	binary.BigEndian.PutUint32(e[keySize:], uint32(row.file))
 	binary.BigEndian.PutUint64(e[keySize+4:], uint64(row.row))
-	binary.BigEndian.PutUint32(e[keySize+12:], uint32(row.jobs))
+	row.share.put(e[keySize+12:])
 	_, err := k.writers[p].Write(e[:])
 	return err
+}
+
+// put writes a share behind the row that it is of.
+func (s share) put(to []byte) {
+	binary.BigEndian.PutUint32(to, uint32(s.jobs))
+	binary.BigEndian.PutUint32(to[4:], uint32(int32(s.group)))
+	if s.fits {
+		to[8] = 1
+	}
+	binary.BigEndian.PutUint64(to[9:], uint64(s.online))
+	binary.BigEndian.PutUint64(to[17:], uint64(s.batched))
+}
+
+func getShare(from []byte) share {
+	return share{
+		jobs: int(binary.BigEndian.Uint32(from)), group: int(int32(binary.BigEndian.Uint32(from[4:]))), fits: from[8] == 1,
+		online: jobs.USD(binary.BigEndian.Uint64(from[9:])), batched: jobs.USD(binary.BigEndian.Uint64(from[17:])),
+	}
 }
 
 // repeats calls f for each key that several rows share, with the rows in the order of the files.
@@ -125,7 +145,7 @@ func parse(raw [][]byte) []entry {
 	for i, e := range raw {
 		all[i] = entry{
 			place: place{int(binary.BigEndian.Uint32(e[keySize:])), int64(binary.BigEndian.Uint64(e[keySize+4:]))},
-			jobs:  int(binary.BigEndian.Uint32(e[keySize+12:])),
+			share: getShare(e[keySize+12:]),
 		}
 	}
 	return all

@@ -33,7 +33,11 @@ func (s *submission) continueEarlier(ctx context.Context) (*doneSet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the jobs that have ended: %w", err)
 	}
-	if earlier == nil || sameFiles(earlier, s.receipt) {
+	if earlier == nil {
+		return done, nil
+	}
+	if sameFiles(earlier, s.receipt) {
+		s.plan.settle(earlier.GetPlans(), s.receipt)
 		return done, nil
 	}
 	ended, err := s.ports.Lineage.Ended(ctx, s.receipt.Submission, s.since())
@@ -127,7 +131,9 @@ func (s *submission) send(ctx context.Context, row *csvfile.Row, done *doneSet, 
 			s.repeated[content]++
 		}
 	}
+	mode := s.plan.mode(row)
 	for _, j := range row.Jobs {
+		j.Mode = mode
 		if !row.HasID {
 			j.ID = j.DeriveID(occurrence)
 		}

@@ -1,6 +1,7 @@
 package submit
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -31,8 +32,8 @@ type submission struct {
 	repeated map[key]int         // content that several rows share: occurrences so far
 	rejected map[place]bool      // rows found wrong only when compared with others or looked up
 	sums     [][sha256.Size]byte // of the files, as first read
-	cost     jobs.USD            // estimated
-	broken   bool                // whether a row's end could not be found
+	plan     plan
+	broken   bool // whether a row's end could not be found
 	progress Progress
 }
 
@@ -67,6 +68,7 @@ func newSubmission(files []File, opts Options, ports Ports) (*submission, error)
 			RowsRead: new(int64), RowsRejected: new(int64), Jobs: new(int64), Published: new(int64), AlreadyDone: new(int64),
 		},
 	}
+	s.plan = plan{catalogue: opts.Catalogue, rate: cmp.Or(opts.OnlineRate, DefaultOnlineRate), now: time.UnixMicro(s.receipt.SubmittedAt)}
 	for _, f := range files {
 		s.progress.Total += f.Size
 	}
@@ -107,7 +109,11 @@ func (s *submission) resolveID() {
 	}
 	var flat []string
 	for _, kv := range s.receipt.Options {
-		flat = append(flat, kv.GetKey(), kv.GetValue())
+		// The mode changes neither an image nor its place. Who submits a file again in another mode, say because it has to be faster,
+		// wants the same jobs.
+		if kv.GetKey() != "mode" {
+			flat = append(flat, kv.GetKey(), kv.GetValue())
+		}
 	}
 	s.receipt.Submission = jobs.SubmissionID(s.sums, flat)
 }

@@ -5,6 +5,8 @@
 // already ended and finishes what is missing: job ids follow from the content, so the ledger recognises what was published
 // before, and the ids that lineage knows are not even published.
 //
+// Rows may leave it to the submission whether their jobs are called online or go to a batch, at half the price: see [MinBatchJobs].
+//
 // Memory does not grow with the files: rows are streamed, and keys that must be compared across all rows go through
 // temporary files. What does grow is named where it is kept, and bounded.
 package submit
@@ -77,9 +79,14 @@ type Options struct {
 	Variants    int
 	Catalogue   *jobs.Catalogue
 	SkipInvalid bool // publish the good rows although others are wrong
-	BatchServed bool // whether rows may ask for batch mode
 	DryRun      bool // check and count only
 	Submitter   string
+	// OnlineRate is the number of online calls a minute that the time of online jobs is estimated with; 0 stands for
+	// [DefaultOnlineRate].
+	OnlineRate int
+	// Planned is told of the receipt with its plans and its estimate before anything is published, in a dry run too; nil: nobody. An
+	// error ends the submission.
+	Planned func(*schemas.SubmissionRow) error
 	// Reject is told of every row that is wrong. It is called from one goroutine at a time.
 	Reject func(*csvfile.RowError) error
 	// Progress is told how far the submission is, from one goroutine at a time; nil: nobody.
@@ -135,10 +142,13 @@ func Run(ctx context.Context, files []File, opts Options, ports Ports) (*schemas
 	case s.receipt.GetJobs() == 0:
 		return s.receipt, ErrNoJobs
 	case opts.DryRun:
-		return s.receipt, nil
+		return s.receipt, s.planned()
 	}
 	done, err := s.continueEarlier(ctx)
 	if err != nil {
+		return s.receipt, err
+	}
+	if err := s.planned(); err != nil {
 		return s.receipt, err
 	}
 	// A receipt without an end comes first: whoever asks for the submission's status while it is being published, or after
@@ -154,6 +164,14 @@ func Run(ctx context.Context, files []File, opts Options, ports Ports) (*schemas
 		return s.receipt, fmt.Errorf("store the receipt: %w", err)
 	}
 	return s.receipt, nil
+}
+
+// planned tells the caller of the plan.
+func (s *submission) planned() error {
+	if s.opts.Planned == nil {
+		return nil
+	}
+	return s.opts.Planned(s.receipt)
 }
 
 // receiptTime bounds the storing of a receipt after a failure, when the caller may already want to leave.

@@ -237,18 +237,6 @@ func TestACorrectedFileWaitsForTheFirst(t *testing.T) {
 	}
 }
 
-func TestRowsInBatchModeAreRejectedWhileNobodyServesThem(t *testing.T) {
-	c := &cloud{keep: true}
-	r, rejected, err := run(t, c, "prompt,mode\na,batch\nb,online\n", func(o *submit.Options) { o.SkipInvalid = true })
-	if err != nil || len(rejected) != 1 || !strings.Contains(rejected[0], "not served yet") || counts(r)["published"] != 1 || counts(r)["jobs"] != 1 {
-		t.Errorf("%v, %q, %v", counts(r), rejected, err)
-	}
-	r, _, err = run(t, &cloud{}, "prompt,mode\na,batch\n", func(o *submit.Options) { o.BatchServed = true })
-	if err != nil || counts(r)["published"] != 1 {
-		t.Errorf("when it is served: %v, %v", counts(r), err)
-	}
-}
-
 func TestOneBadRowHoldsBackAll(t *testing.T) {
 	const content = "prompt,size\na,1K\nb,3K\n,1K\n"
 	c := &cloud{keep: true}
@@ -296,6 +284,15 @@ func TestMissingReferencesAreRejected(t *testing.T) {
 	}
 	if !strings.Contains(rejected[0], "gs://bucket/none.png") || !strings.Contains(rejected[0], "does not exist") {
 		t.Errorf("rejected %q", rejected[0])
+	}
+}
+
+func TestMissingImagesOfTurnsAreRejected(t *testing.T) {
+	c := &cloud{absent: map[string]bool{"gs://bucket/none.png": true}}
+	content := "prompt,turn_1_prompt,turn_1_image,turn_2_prompt,turn_2_image\na,b,gs://bucket/some.png,c,gs://bucket/none.png\nd,,,,\n"
+	_, rejected, err := run(t, c, content, nil)
+	if !errors.Is(err, submit.ErrInvalidRows) || len(rejected) != 1 || !strings.Contains(rejected[0], `row 2, column turn_2_image: "gs://bucket/none.png" does not exist`) {
+		t.Errorf("err %v, rejected %q", err, rejected)
 	}
 }
 

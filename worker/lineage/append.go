@@ -24,7 +24,7 @@ const (
 	// maxRequestRows bounds what is sent again when one row of a request is refused.
 	maxRequestRows = 500
 	// maxRequestBytes keeps a request, with its schema, well below BigQuery's 10 MB. More than 1 MB brings no more
-	// throughput. A row is at most about 0.1 MB: the bounds of package jobs.
+	// throughput. A row is at most about 0.2 MB: the bounds of package jobs.
 	maxRequestBytes = 4 << 20
 	// maxWaitingBytes bounds the rows in memory, per table: 3,200 calls in flight with rows of 20 KB.
 	maxWaitingBytes = 64 << 20

@@ -58,7 +58,7 @@ type Lineage struct {
 	stop    context.CancelFunc // ends all appends
 	stopped <-chan struct{}
 
-	generations, attempts, submissions *appender
+	generations, attempts, submissions, batches *appender
 }
 
 // New makes the clients. It does not talk to BigQuery: see [Lineage.Check]. The context's values are kept, its end is not:
@@ -89,7 +89,10 @@ func (l *Lineage) connect(ctx context.Context) error {
 	if l.attempts, err = l.newAppender(ctx, &schemas.AttemptRow{}); err != nil {
 		return err
 	}
-	l.submissions, err = l.newAppender(ctx, &schemas.SubmissionRow{})
+	if l.submissions, err = l.newAppender(ctx, &schemas.SubmissionRow{}); err != nil {
+		return err
+	}
+	l.batches, err = l.newAppender(ctx, &schemas.BatchRow{})
 	return err
 }
 
@@ -109,8 +112,13 @@ func (l *Lineage) AppendSubmission(ctx context.Context, row *schemas.SubmissionR
 	return l.submissions.append(ctx, row)
 }
 
+// AppendBatch stores a batch's state, as AppendGeneration does.
+func (l *Lineage) AppendBatch(ctx context.Context, row *schemas.BatchRow) error {
+	return l.batches.append(ctx, row)
+}
+
 func (l *Lineage) appenders() []*appender {
-	return []*appender{l.generations, l.attempts, l.submissions}
+	return []*appender{l.generations, l.attempts, l.submissions, l.batches}
 }
 
 // Close sends the rows that are waiting, waits for their answers, and closes the clients. When ctx ends first, it gives up:

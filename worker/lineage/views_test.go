@@ -3,6 +3,7 @@ package lineage_test
 import (
 	"testing"
 
+	"cloud.google.com/go/bigquery"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 
@@ -60,6 +61,48 @@ func TestViews(t *testing.T) {
 	} {
 		got := rows(t, l, tc.sql, s)
 		if diff := cmp.Diff(tc.want, got); diff != "" {
+			t.Errorf("%s: %s", tc.sql, diff)
+		}
+	}
+}
+
+// Of a batch the newest row counts, and a closed batch stays closed, whatever the clocks of two workers say. What became of its jobs is
+// counted from their own rows.
+func TestViewsOfBatches(t *testing.T) {
+	t.Parallel()
+	l, s := local(t), unique("batches")
+	insert := shared.client.Query("INSERT INTO `" + project + "." + dataset + ".batches_raw`" + `
+		(batch_id, model, state, reason, jobs, done, refused, failed, requeued, cost_usd, saved_usd, changed_at, worker) VALUES
+		(CONCAT(@s, '-1'), @s, 'gathered', NULL, 5, NULL, NULL, NULL, NULL, NULL, NULL, TIMESTAMP '2026-11-23T10:00:00Z', 'w1'),
+		(CONCAT(@s, '-1'), @s, 'closed', 'partial', 5, 2, 1, 0, 2, NUMERIC '0.2', NUMERIC '0.19', TIMESTAMP '2026-11-23T12:00:00Z', 'w2'),
+		(CONCAT(@s, '-1'), @s, 'collecting', 'partial', 5, 1, 0, 0, 0, NULL, NULL, TIMESTAMP '2026-11-23T12:00:01Z', 'w1'),
+		(CONCAT(@s, '-2'), @s, 'gathered', NULL, 7, NULL, NULL, NULL, NULL, NULL, NULL, TIMESTAMP '2026-11-23T10:00:00Z', 'w1'),
+		(CONCAT(@s, '-2'), @s, 'running', NULL, 7, NULL, NULL, NULL, NULL, NULL, NULL, TIMESTAMP '2026-11-23T11:00:00Z', 'w1')`)
+	insert.Parameters = []bigquery.QueryParameter{{Name: "s", Value: s}}
+	if _, err := insert.Read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	made, refused, online := generation(t, s, s+"-a"), generation(t, s, s+"-b"), generation(t, s, s+"-c")
+	made.BatchId, made.Model, made.CostUsd = s+"-1", s, "0.0672"
+	refused.BatchId, refused.Model, refused.CostUsd, refused.Outcome, refused.Reason = s+"-1", s, "0.001", "refused", "no_image"
+	for _, row := range []*schemas.GenerationRow{made, refused, refused, online} {
+		if err := l.AppendGeneration(t.Context(), row); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct {
+		sql  string
+		want [][]any
+	}{
+		{"SELECT batch_id, state, reason, jobs, done, requeued, cost_usd, saved_usd, worker FROM batches WHERE model = @s ORDER BY batch_id", [][]any{
+			{s + "-1", "closed", "partial", int64(5), int64(2), int64(2), "0.200000000", "0.190000000", "w2"},
+			{s + "-2", "running", nil, int64(7), nil, nil, nil, nil, "w1"},
+		}},
+		{"SELECT batch_id, jobs, succeeded, refused, failed, cost_usd FROM outcomes_by_batch WHERE model = @s ORDER BY batch_id", [][]any{
+			{s + "-1", int64(2), int64(1), int64(1), int64(0), "0.068200000"},
+		}},
+	} {
+		if diff := cmp.Diff(tc.want, rows(t, l, tc.sql, s)); diff != "" {
 			t.Errorf("%s: %s", tc.sql, diff)
 		}
 	}

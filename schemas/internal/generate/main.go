@@ -35,7 +35,7 @@ const (
 )
 
 // sources are the files in the order in which the reference page shows them.
-var sources = []string{"job.proto", "result.proto", "rows.proto", "options.proto"}
+var sources = []string{"job.proto", "result.proto", "batch.proto", "rows.proto", "options.proto"}
 
 func main() {
 	log.SetFlags(0)

@@ -31,7 +31,7 @@ func describe(b *strings.Builder, msg protoreflect.MessageDescriptor) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(b, "\n## %s\n\n%s\n\n| field | type | meaning |\n|---|---|---|\n", msg.Name(), text)
+	fmt.Fprintf(b, "\n## %s\n\n%s\n\n| field | type | meaning |\n|---|---|---|\n", messageName(msg), text)
 	for i := range msg.Fields().Len() {
 		f := msg.Fields().Get(i)
 		text, err := comment(f)
@@ -40,7 +40,21 @@ func describe(b *strings.Builder, msg protoreflect.MessageDescriptor) error {
 		}
 		fmt.Fprintf(b, "| `%s` | %s | %s |\n", f.Name(), typeName(f), strings.ReplaceAll(text, "|", `\|`))
 	}
+	for i := range msg.Messages().Len() {
+		nested := msg.Messages().Get(i)
+		if nested.IsMapEntry() {
+			continue
+		}
+		if err := describe(b, nested); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// messageName is a message's name within its package, such as `Job.Turn`.
+func messageName(msg protoreflect.MessageDescriptor) string {
+	return strings.TrimPrefix(string(msg.FullName()), string(msg.ParentFile().Package())+".")
 }
 
 func typeName(f protoreflect.FieldDescriptor) string {
@@ -49,7 +63,7 @@ func typeName(f protoreflect.FieldDescriptor) string {
 	case f.IsMap():
 		return fmt.Sprintf("map of %s to %s", f.MapKey().Kind(), f.MapValue().Kind())
 	case f.Kind() == protoreflect.MessageKind:
-		name = string(f.Message().Name())
+		name = messageName(f.Message())
 	}
 	if t := stringOption(f.Options(), optionBigQueryType); t != "" {
 		name = t

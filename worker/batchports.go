@@ -47,8 +47,8 @@ type VertexBatch struct {
 	Error                         string // why the job failed, shortened
 }
 
-// BatchRow is one line of a batch's output. One of Answer, Err and Damaged is set.
-type BatchRow struct {
+// OutputRow is one line of a batch's output. One of Answer, Err and Damaged is set.
+type OutputRow struct {
 	Offset, Length int64  // of the line in its file, in bytes
 	Hi, Lo         string // the row's labels, as echoed; empty when they are missing
 	// Hash identifies the echoed request; it is the zero hash when the line holds none that can be read.

@@ -85,7 +85,7 @@ func (t *task) callBy(permit Permit) (pause time.Duration, _ error) {
 func (t *task) generate(permit Permit) (*Answer, error) {
 	give := permit.Drop // if the model panics, which says nothing about the lane
 	defer func() { give() }()
-	answer, err := t.ports.Model.Generate(t.calls, Call{Job: t.job, Lane: permit.Lane(), Prefix: t.ports.Assets.Prefix(t.job)})
+	answer, err := t.ports.Model.Generate(t.calls, Call{Job: t.job, Lane: permit.Lane(), Attempt: t.spent.Calls + 1, Prefix: t.ports.Assets.Prefix(t.job)})
 	give = func() { permit.End(err) }
 	return answer, err
 }
@@ -167,15 +167,9 @@ func (t *task) mayCall(waiting context.Context) (bool, error) {
 
 // accept takes a complete answer. A pause says that the job has not come to its end with it.
 func (t *task) accept(a *Answer) (pause time.Duration) {
-	attempt := t.attempt(resultImage, string(a.Reason), a.Detail)
+	attempt := t.attempt(answerResult(a.Reason), string(a.Reason), a.Detail)
 	attempt.HttpStatus = 200
 	attempt.ResponseId, attempt.TrafficType = a.ResponseID, a.TrafficType
-	switch a.Reason.Outcome() {
-	case jobs.Refused:
-		attempt.Result = resultRefused
-	case jobs.Failed:
-		attempt.Result = resultUseless
-	}
 	setUsage(attempt, a.Usage)
 	t.spend(attempt, t.cost(a), a.UsageMissing)
 	if a.Reason != jobs.ReasonBadAnswer {
@@ -188,6 +182,18 @@ func (t *task) accept(a *Answer) (pause time.Duration) {
 		return 0
 	}
 	return errorPause
+}
+
+// answerResult is what a whole answer is worth.
+func answerResult(reason jobs.Reason) string {
+	switch reason.Outcome() {
+	case jobs.Refused:
+		return resultRefused
+	case jobs.Failed:
+		return resultUseless
+	default:
+		return resultImage
+	}
 }
 
 // judge decides what an error of a call means for the job: it has come to its end, or another call may be tried after at least the
@@ -264,6 +270,7 @@ func (t *task) spend(attempt *schemas.AttemptRow, cost jobs.USD, fallback bool) 
 	attempt.CostUsd = cost.String()
 	attempt.CostIsFallback = &fallback
 	t.spent.Attempts = append(t.spent.Attempts, attempt)
+	t.tally.spent(attempt, cost)
 }
 
 // attempt begins the row of the call that has just ended.
@@ -274,7 +281,7 @@ func (t *task) attempt(result, reason, detail string) *schemas.AttemptRow {
 		Worker: t.cfg.ID, Lane: t.lane.Name, Tier: t.lane.Tier, Location: t.lane.Location, Model: t.job.Model.ID,
 		Result: result, Reason: reason, Detail: jobs.Cut(detail, maxDetail),
 		StartedAt: t.called.UnixMicro(), EndedAt: t.answered.UnixMicro(), CallMs: &ms,
-		PriceVersion: t.cfg.Catalogue.Version(),
+		PriceVersion: t.cfg.Catalogue.Version(), BatchId: t.batch,
 	}
 }
 

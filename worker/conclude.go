@@ -8,7 +8,38 @@ import (
 	"github.com/assetmill/assetmill/jobs"
 )
 
-// Conclusion is how a call ended that the spine did not make: a row of a batch's output. Either Answer or Err is set.
+// Admitted is a job that was claimed for a batch, and what is known of the message that brought it.
+type Admitted struct {
+	Job                 *jobs.Job
+	Ticket              Ticket
+	Spent               Spent
+	MessageID           string
+	Published, Received time.Time
+}
+
+// Admit takes a message of mode batch as far as the spine goes before a call: decoded, claimed by the given function, allowed by the owner
+// of its submission and by the bounds on calls and time. When the job goes no further, it returns nil, and what is to become of the
+// message; what had to be recorded is durable then.
+func (w *Worker) Admit(ctx context.Context, d *jobs.Delivery, claim func(context.Context, *jobs.Job) (Standing, error)) (*Admitted, jobs.Verdict) {
+	ctx, halt := context.WithCancelCause(ctx)
+	defer halt(nil)
+	t := &task{run: &run{Worker: w, receiving: ctx, calls: ctx, settle: ctx, halt: halt}, delivery: d, received: time.Now()}
+	if v := t.admit(jobs.Batch, func(j *jobs.Job) (Standing, error) { return claim(ctx, j) }); v.Action != 0 {
+		return nil, v
+	}
+	if t.answer == nil {
+		may, err := t.mayCall(ctx)
+		if err != nil {
+			return nil, t.giveUp(err)
+		}
+		if may {
+			return &Admitted{Job: t.job, Ticket: t.ticket, Spent: t.spent, MessageID: d.ID, Published: d.Published, Received: t.received}, jobs.Verdict{}
+		}
+	}
+	return nil, t.finish()
+}
+
+// Conclusion is how a call ended that the spine did not make: a row of a batch's output. One of Answer, Err and Reason is set.
 type Conclusion struct {
 	Job    *jobs.Job
 	Ticket Ticket
@@ -23,6 +54,9 @@ type Conclusion struct {
 	Called, Answered time.Time
 	Answer           *Answer // its image is released
 	Err              *CallError
+	// Reason ends the job without a call, with Detail as the words for it.
+	Reason jobs.Reason
+	Detail string
 }
 
 // Conclude takes the job the same way that the spine takes it after a call: asset, ledger, lineage, result. Three things may happen:
@@ -42,9 +76,12 @@ func (w *Worker) Conclude(ctx context.Context, c Conclusion) (ended bool, spent 
 		received: c.Received, message: c.Job.Message(), job: c.Job, ticket: c.Ticket, spent: c.Spent,
 		lane: c.Lane, batch: c.Batch, called: c.Called, answered: c.Answered,
 	}
-	if c.Err != nil {
+	switch {
+	case c.Reason != "":
+		t.failure = &failure{c.Reason, c.Detail}
+	case c.Err != nil:
 		_, err = t.judge(c.Err)
-	} else {
+	default:
 		t.accept(c.Answer)
 	}
 	if err != nil || t.answer == nil && t.failure == nil {
@@ -62,7 +99,7 @@ func (t *task) conclude() error {
 	if err := t.ports.Ledger.Finish(t.settle, t.ticket, end); err != nil {
 		return err
 	}
-	t.tally.ended(jobs.Outcome(end.Generation.GetOutcome()))
+	t.tally.ended(t, jobs.Reason(end.Generation.GetReason()))
 	return t.known(end)
 }
 

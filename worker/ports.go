@@ -133,6 +133,8 @@ type Model interface {
 type Call struct {
 	Job  *jobs.Job
 	Lane Lane
+	// Attempt is the number of the call for the job, from 1. Throttled calls are not counted.
+	Attempt int
 	// Prefix is where the model may write the image itself, if it can: `gs://bucket/folder/`, of this job alone. Empty: the
 	// image comes with the answer.
 	Prefix string

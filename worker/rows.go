@@ -42,7 +42,7 @@ func (t *task) row() *schemas.GenerationRow {
 	row := &schemas.GenerationRow{
 		JobId: j.ID, Submission: j.Submission, Campaign: j.Campaign, Client: j.Client,
 		Labels: jobs.KeyValues(j.Labels), Source: jobs.KeyValues(j.Source), SourceFile: j.SourceFile, SourceRow: j.SourceRow,
-		Prompt: j.Prompt, PromptSha256: j.PromptSHA256(), System: j.System, References: j.References,
+		Prompt: j.Prompt, PromptSha256: j.PromptSHA256(), System: j.System, References: j.References, Turns: j.TurnRows(),
 		Model: j.Model.ID, Region: j.Region, Mode: string(j.Mode), Size: j.Size, AspectRatio: j.AspectRatio,
 		Variant: int64(j.Variant), Retention: j.Retention,
 		Lane: t.lane.Name, Tier: t.lane.Tier, Location: t.lane.Location,
@@ -51,7 +51,8 @@ func (t *task) row() *schemas.GenerationRow {
 		StoredAt: micros(t.stored), FinishedAt: time.Now().UnixMicro(), Deadline: micros(j.Deadline),
 		QueueMs: elapsed(t.delivery.Published, t.called), CallMs: elapsed(t.called, t.answered), StoreMs: elapsed(t.answered, t.stored),
 		PriceVersion: t.cfg.Catalogue.Version(), CostUsd: t.spent.Cost.String(), CostIsFallback: &t.spent.Fallback,
-		Worker: t.cfg.ID, WorkerVersion: t.cfg.Version, MessageId: t.delivery.ID,
+		Worker: t.cfg.ID, WorkerVersion: t.cfg.Version, MessageId: t.delivery.ID, TraceId: t.traceID(),
+		BatchId: t.batch,
 	}
 	if j.Seed != nil {
 		seed := int64(*j.Seed)
@@ -84,7 +85,7 @@ func (t *task) invalidRow(reason jobs.Reason, detail string) *schemas.Generation
 		Outcome: string(reason.Outcome()), Reason: string(reason), Detail: detail,
 		Attempts: &none, CostUsd: jobs.USD(0).String(), PriceVersion: t.cfg.Catalogue.Version(),
 		PublishedAt: micros(t.delivery.Published), ReceivedAt: micros(t.received), FinishedAt: time.Now().UnixMicro(),
-		Worker: t.cfg.ID, WorkerVersion: t.cfg.Version, MessageId: t.delivery.ID,
+		Worker: t.cfg.ID, WorkerVersion: t.cfg.Version, MessageId: t.delivery.ID, TraceId: t.traceID(),
 	}
 	if t.job != nil {
 		row.JobId = t.job.ConflictID()
@@ -116,7 +117,7 @@ func (t *task) repeated(end Record) Record {
 	row.Source, row.SourceFile, row.SourceRow = jobs.KeyValues(j.Source), j.SourceFile, j.SourceRow
 	row.MessageId, row.PublishedAt, row.ReceivedAt = t.delivery.ID, micros(t.delivery.Published), micros(t.received)
 	row.Attempts, row.Throttled, row.CostUsd, row.CostIsFallback = &none, &none, jobs.USD(0).String(), new(bool)
-	row.Worker, row.WorkerVersion = t.cfg.ID, t.cfg.Version
+	row.Worker, row.WorkerVersion, row.TraceId = t.cfg.ID, t.cfg.Version, t.traceID()
 	return Record{Generation: row}
 }
 

@@ -15,10 +15,26 @@ import (
 // process is the spine: the way of one message, in the order of the data flow. Each step either leads to the next or to a
 // verdict; every verdict but Ack and Dead leaves the message to be delivered again.
 func (t *task) process() jobs.Verdict {
-	if reason, err := t.decode(); err != nil {
+	if v := t.admit(jobs.Online, t.claim); v.Action != 0 {
+		return v
+	}
+	if err := t.call(); err != nil {
+		return t.giveUp(err)
+	}
+	return t.finish()
+}
+
+// claim asks for the right to spend money on the job.
+func (t *task) claim(j *jobs.Job) (Standing, error) {
+	return t.ports.Ledger.Claim(t.settle, j.ID, j.Digest())
+}
+
+// admit takes a message as far as a claim that is this worker's. A verdict says that the message goes no further.
+func (t *task) admit(mode jobs.Mode, claim func(*jobs.Job) (Standing, error)) (v jobs.Verdict) {
+	if reason, err := t.decode(mode); err != nil {
 		return t.bury(reason, err)
 	}
-	standing, err := t.ports.Ledger.Claim(t.settle, t.job.ID, t.job.Digest())
+	standing, err := claim(t.job)
 	if err != nil {
 		return t.retry("the ledger could not be asked", err, troublePause)
 	}
@@ -32,20 +48,21 @@ func (t *task) process() jobs.Verdict {
 		return t.bury(jobs.ReasonIDConflict, errIDConflict)
 	}
 	t.ticket, t.spent = standing.Ticket, standing.Spent
-
 	t.unsure = leftUnsure(t.spent)
-
 	if standing.Abandoned {
-		if err := t.inherit(); err != nil {
-			return t.giveUp(err)
-		}
+		err = t.inherit()
 	}
-	if err := t.lookAgain(); err != nil {
+	if err == nil {
+		err = t.lookAgain()
+	}
+	if err != nil {
 		return t.giveUp(err)
 	}
-	if err := t.call(); err != nil {
-		return t.giveUp(err)
-	}
+	return v
+}
+
+// finish makes the job's end durable and known: asset, ledger, lineage, result.
+func (t *task) finish() jobs.Verdict {
 	if err := t.store(); err != nil {
 		return t.giveUp(err)
 	}
@@ -58,7 +75,7 @@ func (t *task) process() jobs.Verdict {
 		}
 		return t.retry("the job's end could not be recorded", err, troublePause)
 	}
-	t.tally.ended(jobs.Outcome(end.Generation.GetOutcome()))
+	t.tally.ended(t, jobs.Reason(end.Generation.GetReason()))
 	return t.announce(end)
 }
 
@@ -90,6 +107,7 @@ type task struct {
 	stored   time.Time
 	asset    Asset
 	failure  *failure // set when the job ends without an answer that counts
+	ended    bool     // whether the job has ended here, and not before
 }
 
 // failure is why a job ends without an answer that counts.
@@ -99,7 +117,7 @@ type failure struct {
 }
 
 // decode turns the message into a valid job.
-func (t *task) decode() (jobs.Reason, error) {
+func (t *task) decode(mode jobs.Mode) (jobs.Reason, error) {
 	m := &schemas.Job{}
 	if err := schemas.Unmarshal(t.delivery.Data, m); err != nil {
 		return jobs.ReasonInvalidMessage, err
@@ -109,10 +127,10 @@ func (t *task) decode() (jobs.Reason, error) {
 	if err != nil {
 		return jobs.ReasonInvalidJob, err
 	}
-	if job.Mode == jobs.Batch {
-		// The filters go by the attribute alone: without it no batch worker ever sees the message, and to serve it here
-		// would cost twice what its producer asked for.
-		return jobs.ReasonInvalidJob, errors.New(`mode is "batch", but the message attribute mode is not: set the attribute mode=batch`)
+	if job.Mode != mode {
+		// The subscriptions' filters go by the attribute alone. To serve a batch job online would cost twice what its producer asked
+		// for, and to serve an online job in a batch could take days.
+		return jobs.ReasonInvalidJob, fmt.Errorf("mode is %q, but the message attribute mode says otherwise: set the attribute mode=%s", job.Mode, job.Mode)
 	}
 	t.job = job
 	return "", nil
@@ -181,6 +199,7 @@ func (t *task) store() error {
 		}
 	}
 	if t.asset.Existing {
+		t.tally.change(func(s *Stats) { s.Discarded++ })
 		t.cfg.Log.Warn("an asset was there already; the new answer is discarded", t.fields(zap.String("asset", t.asset.URI))...)
 	}
 	return nil
@@ -196,6 +215,7 @@ func (t *task) announce(end Record) jobs.Verdict {
 	if err := t.ports.Lineage.AppendGeneration(t.settle, end.Generation); err != nil {
 		return t.unrecorded("the outcome could not be recorded", err)
 	}
+	t.rowStored(end.Generation)
 	if err := t.ports.Results.Publish(t.settle, t.result(end.Generation)); err != nil {
 		return t.retry("the result could not be announced", err, troublePause)
 	}
@@ -224,7 +244,7 @@ func (t *task) bury(reason jobs.Reason, cause error) jobs.Verdict {
 	if v := t.announce(Record{Generation: row}); v.Action != jobs.Ack {
 		return v // not announced yet, or dead already
 	}
-	t.tally.ended(jobs.Failed)
+	t.tally.ended(t, reason)
 	t.cfg.Log.Warn("a message was given up", t.fields(zap.String("reason", string(reason)), zap.String("recorded_as", row.GetJobId()))...)
 	return jobs.Verdict{Action: jobs.Dead, Reason: reason, Detail: detail}
 }
@@ -273,6 +293,9 @@ func (t *task) fields(more ...zap.Field) []zap.Field {
 	fields := []zap.Field{zap.String("message_id", t.delivery.ID)}
 	if t.job != nil {
 		fields = append(fields, zap.String("job_id", t.job.ID), zap.String("submission", t.job.Submission))
+	}
+	if id := t.traceID(); id != "" {
+		fields = append(fields, zap.String("trace_id", id))
 	}
 	return append(fields, more...)
 }

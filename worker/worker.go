@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/assetmill/assetmill/internal/retry"
@@ -49,6 +51,10 @@ type Config struct {
 	Log       *zap.Logger
 	// Hurry, when it is closed, ends the grace of calls in flight at once. It means nothing before the worker is told to stop.
 	Hurry <-chan struct{}
+	// Meter and Tracer show what the worker does (docs/metrics.md, docs/observability.md). Without them nothing is measured or traced, at
+	// no cost; the trace of a message still goes on to its row and its result.
+	Meter  metric.Meter
+	Tracer trace.Tracer
 }
 
 // Ports are the worker's connections to the world.
@@ -65,9 +71,10 @@ type Ports struct {
 
 // Worker handles jobs until it is stopped.
 type Worker struct {
-	cfg   Config
-	ports Ports
-	tally tally
+	cfg    Config
+	ports  Ports
+	tally  tally
+	meters *meters // nil: nothing is measured
 }
 
 // New returns a worker. It does nothing until Run.
@@ -75,7 +82,9 @@ func New(cfg Config, ports Ports) *Worker {
 	if cfg.Grace == 0 {
 		cfg.Grace = DefaultGrace
 	}
-	return &Worker{cfg: cfg, ports: ports}
+	w := &Worker{cfg: cfg, ports: ports}
+	w.observe()
+	return w
 }
 
 var (
@@ -144,10 +153,12 @@ func (r *run) awaitCalls() {
 
 // handle is the queue's handler. A panic must not take down thousands of other calls in flight, nor may its message be lost or
 // its claim stay behind.
-func (r *run) handle(_ context.Context, d *jobs.Delivery) (v jobs.Verdict) {
-	r.tally.begin()
-	defer r.tally.end()
-	t := &task{run: r, delivery: d, received: time.Now()}
+func (r *run) handle(ctx context.Context, d *jobs.Delivery) (v jobs.Verdict) {
+	own, span := r.traced(ctx, d)
+	t := &task{run: own, delivery: d, received: time.Now()}
+	r.tally.begin(t)
+	defer r.tally.end(t)
+	defer func() { endJob(span, v) }()
 	defer func() {
 		p := recover()
 		if p == nil {

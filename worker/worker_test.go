@@ -688,7 +688,7 @@ func TestBadMessagesAreBuriedWithARowAndTheirNeighboursGoOn(t *testing.T) {
 		"unknown model":       {`{"prompt":"x","model":"dall-e-3"}`, "invalid_job", "gemini-3-pro-image"},
 		"nul":                 {`{"prompt":"a\u0000b"}`, "invalid_job", "NUL"},
 		"path in the id":      {`{"id":"../etc","prompt":"x"}`, "invalid_job", "id "},
-		"9 MB":                {big, "invalid_job", "at most 32768"},
+		"9 MB":                {big, "invalid_job", "at most 98304"},
 		"batch, no attribute": {`{"prompt":"x","mode":"batch"}`, "invalid_job", "attribute mode"},
 	} {
 		t.Run(name, func(t *testing.T) {

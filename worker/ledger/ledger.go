@@ -129,7 +129,7 @@ func (l *Ledger) claim(ctx context.Context, jobID string, digest jobs.Digest, mi
 		return worker.Standing{State: worker.Done, Record: end}, err
 	case found.State == claimed && found.Nonce == mine.Nonce:
 		// An earlier try of this very claim was written although its answer was lost.
-		spent, err := found.spent()
+		spent, err := worker.DecodeSpent(found.Spent)
 		return granted(jobID, digest, generation, spent), err
 	case found.State == claimed:
 		gone, err := l.gone(ctx, found.Worker)
@@ -149,7 +149,7 @@ func (l *Ledger) claim(ctx context.Context, jobID string, digest jobs.Digest, mi
 // reclaim swaps a released record, or the claim of a worker that is taken for dead, for a claim that carries on with what was
 // spent.
 func (l *Ledger) reclaim(ctx context.Context, jobID string, digest jobs.Digest, mine, found *record, generation int64) (worker.Standing, error) {
-	spent, err := found.spent()
+	spent, err := worker.DecodeSpent(found.Spent)
 	if err != nil {
 		return worker.Standing{}, err
 	}

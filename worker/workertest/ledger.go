@@ -24,19 +24,23 @@ type Ledger struct {
 	generation int64
 	jobs       map[string]*entry
 	beats      map[string]time.Time // of the living; a worker that has left has none
+	seals      map[string]worker.Seal
 }
 
 type entry struct {
 	generation int64
 	state      worker.State // Granted: claimed; Done; 0: released
 	holder     string
+	batch      string // that the job is gathered into
 	digest     jobs.Digest
 	spent      worker.Spent
 	record     worker.Record
 }
 
 // NewLedger returns an empty ledger.
-func NewLedger() *Ledger { return &Ledger{jobs: map[string]*entry{}, beats: map[string]time.Time{}} }
+func NewLedger() *Ledger {
+	return &Ledger{jobs: map[string]*entry{}, beats: map[string]time.Time{}, seals: map[string]worker.Seal{}}
+}
 
 // Open returns the ledger as a worker sees it. Operations fail when hook does; the operations are beat, claim, confirm, finish,
 // release and leave.
@@ -126,6 +130,11 @@ func (l *OpenLedger) awaitFresh(ctx context.Context) (series int64, err error) {
 
 // Claim implements worker.Ledger.
 func (l *OpenLedger) Claim(ctx context.Context, jobID string, digest jobs.Digest) (worker.Standing, error) {
+	return l.ClaimFor(ctx, jobID, digest, "")
+}
+
+// ClaimFor is Claim for a batch.
+func (l *OpenLedger) ClaimFor(ctx context.Context, jobID string, digest jobs.Digest, batch string) (worker.Standing, error) {
 	series, err := l.awaitFresh(ctx)
 	if err != nil {
 		return worker.Standing{}, err
@@ -144,19 +153,77 @@ func (l *OpenLedger) Claim(ctx context.Context, jobID string, digest jobs.Digest
 	case e.state == worker.Done:
 		return worker.Standing{State: worker.Done, Record: clone(e.record)}, nil
 	case e.state == worker.Granted:
-		if e.holder == l.worker || !l.shared.dead(e.holder) {
+		if e.holder == l.worker || !l.shared.dead(e.holder) || !l.shared.void(e.batch) {
 			return worker.Standing{State: worker.Busy, Holder: e.holder}, nil
 		}
-		e.spent.Abandoned++
+		if e.batch == "" {
+			e.spent.Abandoned++
+		}
 	}
 	l.shared.generation++
-	e.state, e.holder, e.generation = worker.Granted, l.worker, l.shared.generation
+	e.state, e.holder, e.batch, e.generation = worker.Granted, l.worker, batch, l.shared.generation
 	return worker.Standing{
 		State:     worker.Granted,
 		Ticket:    worker.Ticket{JobID: jobID, Digest: digest, Generation: e.generation, Series: series},
 		Spent:     e.spent,
 		Abandoned: e.spent.Abandoned > 0,
 	}, nil
+}
+
+// void voids a batch, and reports false if it is sealed. No batch is always void. The caller holds the lock.
+func (l *Ledger) void(batch string) bool {
+	if batch == "" {
+		return true
+	}
+	if !l.seals[batch].Sealed {
+		l.seals[batch] = worker.Seal{Void: true}
+	}
+	return l.seals[batch].Void
+}
+
+// Seal makes a batch durable, as the real ledger does.
+func (l *OpenLedger) Seal(ctx context.Context, batch string, manifest []byte) error {
+	if err := l.begin(ctx, "seal", batch); err != nil {
+		return err
+	}
+	defer l.shared.mu.Unlock()
+	switch found := l.shared.seals[batch]; {
+	case found.Void:
+		return worker.ErrVoid
+	case !found.Sealed:
+		l.shared.seals[batch] = worker.Seal{Sealed: true, Manifest: manifest}
+	}
+	return nil
+}
+
+// ReadSeal returns what is known of a batch's seal.
+func (l *OpenLedger) ReadSeal(ctx context.Context, batch string) (worker.Seal, error) {
+	if err := l.begin(ctx, "read seal", batch); err != nil {
+		return worker.Seal{}, err
+	}
+	defer l.shared.mu.Unlock()
+	return l.shared.seals[batch], nil
+}
+
+// VoidIfAbandoned voids a batch whose gatherer is taken for dead, unless it is sealed.
+func (l *OpenLedger) VoidIfAbandoned(ctx context.Context, batch, gatherer string) (bool, error) {
+	if err := l.begin(ctx, "void", batch); err != nil {
+		return false, err
+	}
+	defer l.shared.mu.Unlock()
+	return gatherer != l.worker && l.shared.dead(gatherer) && l.shared.void(batch), nil
+}
+
+// Look returns how a job ended, if it has.
+func (l *OpenLedger) Look(ctx context.Context, jobID string) (worker.Record, bool, error) {
+	if err := l.begin(ctx, "look", jobID); err != nil {
+		return worker.Record{}, false, err
+	}
+	defer l.shared.mu.Unlock()
+	if e := l.shared.jobs[jobID]; e != nil && e.state == worker.Done {
+		return clone(e.record), true, nil
+	}
+	return worker.Record{}, false, nil
 }
 
 // Confirm implements worker.Ledger.

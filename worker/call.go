@@ -38,7 +38,11 @@ const defaultTier = "standard"
 // error when the job must go back to the queue.
 func (t *task) call() error {
 	// Waiting ends with the worker's receiving; a call that has begun goes on, since it may be paid.
-	waiting, cancel := context.WithTimeoutCause(t.receiving, maxHold, errHeldTooLong)
+	hold := maxHold
+	if d := t.job.Deadline; !d.IsZero() {
+		hold = min(hold, time.Until(d)) // the next delivery ends it
+	}
+	waiting, cancel := context.WithTimeoutCause(t.receiving, hold, errHeldTooLong)
 	defer cancel()
 	backoff := gax.Backoff{Initial: firstPause, Max: lastPause, Multiplier: 2}
 	for t.answer == nil && t.failure == nil {
@@ -140,11 +144,13 @@ func (e errWait) Error() string { return e.why }
 // the queue (an error).
 func (t *task) mayCall(waiting context.Context) (bool, error) {
 	switch {
-	case waiting.Err() != nil:
-		return false, t.whyNot(waiting)
-	case !t.job.Deadline.IsZero() && time.Now().After(t.job.Deadline):
+	case t.receiving.Err() != nil:
+		return false, errStopping
+	case !t.job.Deadline.IsZero() && !time.Now().Before(t.job.Deadline):
 		t.failure = &failure{jobs.ReasonDeadlinePassed, "the deadline " + t.job.Deadline.UTC().Format(time.RFC3339) + " had passed"}
 		return false, nil
+	case waiting.Err() != nil:
+		return false, context.Cause(waiting)
 	case t.spent.Calls >= MaxCalls:
 		t.failure = &failure{jobs.ReasonAttemptsExhausted, fmt.Sprintf("%d calls were made for the job, and none came to an end", t.spent.Calls)}
 		return false, nil

@@ -16,3 +16,6 @@ var ErrLanesShut = errors.New("every lane is shut")
 
 // ErrVoid says that a batch was voided and can't be sealed any more: its gatherer was taken for dead. Its jobs' claims may be anybody's.
 var ErrVoid = errors.New("the batch is void")
+
+// ErrUnusable says that what a model wrote to Cloud Storage itself is no image, or is not there.
+var ErrUnusable = errors.New("the model wrote no usable image")

@@ -273,3 +273,11 @@ func TestErrorTypes(t *testing.T) {
 		}
 	}
 }
+
+func TestWithoutAMeterNothingIsMeasured(t *testing.T) {
+	t.Parallel()
+	ports := instantPorts()
+	if w := New(Config{}, ports); w.ports != ports || w.meters != nil {
+		t.Error("the ports are wrapped, and nobody looks")
+	}
+}

@@ -228,7 +228,7 @@ type Assets interface {
 	// Prefix returns where the model may write the job's image itself, as Call.Prefix says; empty when it may not.
 	Prefix(j *jobs.Job) string
 	// Take makes an image that the model wrote itself, below Prefix, the job's asset. It is Store for an image that never
-	// came here.
+	// came here. It fails with [ErrUnusable] when there is no image.
 	Take(ctx context.Context, j *jobs.Job, uri string) (Asset, error)
 	// Find returns the asset that is stored for the job, if there is one, whatever its media type. An image that a model wrote
 	// itself and that nobody has taken counts: it is taken.

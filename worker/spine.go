@@ -191,6 +191,10 @@ func (t *task) store() error {
 			t.asset, t.stored = asset, time.Now()
 			break
 		}
+		if errors.Is(err, ErrUnusable) {
+			t.failure = &failure{jobs.ReasonBadAnswer, err.Error()}
+			return nil
+		}
 		// The image is paid for. Whatever is wrong with the storage, no other may be bought meanwhile; and as long as this
 		// worker may settle things, somebody may mend it.
 		t.halt(fmt.Errorf("images can't be stored: %w", err))

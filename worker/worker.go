@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/assetmill/assetmill/internal/retry"
 	"github.com/assetmill/assetmill/jobs"
@@ -49,6 +50,9 @@ type Config struct {
 	Grace     time.Duration   // for calls in flight at a stop; 0 stands for DefaultGrace
 	Catalogue *jobs.Catalogue // models and prices
 	Log       *zap.Logger
+	// Beside are loops that share the worker's life: they begin with it, stop taking in what is new when receiving ends, and give up when
+	// settle ends. Run waits for them; an error of one stops the worker.
+	Beside []func(receiving, settle context.Context) error
 	// Hurry, when it is closed, ends the grace of calls in flight at once. It means nothing before the worker is told to stop.
 	Hurry <-chan struct{}
 	// Meter and Tracer show what the worker does (docs/metrics.md, docs/observability.md). Without them nothing is measured or traced, at
@@ -113,9 +117,20 @@ func (w *Worker) Run(ctx context.Context) error {
 			cutSettle(errOvertime)
 		}
 	})
+	var beside errgroup.Group
+	for _, loop := range w.cfg.Beside {
+		beside.Go(func() error {
+			err := loop(receiving, settle)
+			if err != nil {
+				halt(err)
+			}
+			return err
+		})
+	}
 	err := w.ports.Queue.Receive(receiving, r.handle)
 	cause := context.Cause(receiving)
 	halt(nil)
+	err = errors.Join(err, beside.Wait())
 	cutCalls(nil)
 	cutSettle(nil)
 	rest() // last: as long as anything is held, this worker must be seen to live

@@ -43,7 +43,7 @@ type engine struct {
 }
 
 // openEngine is the one place where a worker is composed.
-func (a *app) openEngine(ctx context.Context, f *workerFlags, s *settings, id string, log *zap.Logger) (_ *engine, err error) {
+func (a *app) openEngine(ctx context.Context, f *workerFlags, s *settings, id string, log *zap.Logger, resent func(table string, rows int)) (_ *engine, err error) {
 	e := &engine{budget: blob.NewBudget(int64(f.imageMemory) << 20), log: log}
 	defer func() {
 		if err != nil {
@@ -68,6 +68,7 @@ func (a *app) openEngine(ctx context.Context, f *workerFlags, s *settings, id st
 	e.add(storageClient.Close)
 	rows := s.lineageConfig()
 	rows.Retrying = func(table string, n int, err error) {
+		resent(table, n)
 		log.Warn("rows are sent again", zap.String("table", table), zap.Int("rows", n), zap.Error(err))
 	}
 	if e.lineage, err = lineage.New(ctx, rows); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -238,7 +239,12 @@ func (a *app) connectSubmit(ctx context.Context) (_ *submitConnections, err erro
 		return nil, err
 	}
 	c.add(func() error { return closeLineage(rows) })
-	q := queue.New(pubsubClient, queue.Config{Mode: jobs.Online, Log: zap.NewNop()})
+	observed, err := a.openTelemetry(ctx, "submit-"+rand.Text()[:8], zap.NewNop())
+	if err != nil {
+		return nil, err
+	}
+	c.add(func() error { return observed.Close(context.WithoutCancel(ctx)) })
+	q := queue.New(pubsubClient, queue.Config{Mode: jobs.Online, Log: zap.NewNop(), Tracer: observed.Tracer()})
 	c.add(func() error { q.Close(); return nil })
 	receipts := ledger.NewReceipts(storageClient, s.workBucket)
 	if err := errors.Join(q.Check(ctx, schemas.TopicJobs), receipts.Check(ctx), rows.Check(ctx)); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -13,7 +14,6 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/assetmill/assetmill/jobs"
 	"github.com/assetmill/assetmill/worker"
 )
 
@@ -28,8 +28,6 @@ const (
 	localStreams = 25
 	// cloudStreams carry 10 MB/s each, thousands of jobs a second.
 	cloudStreams = 2
-	// statsInterval spaces the worker's progress lines.
-	statsInterval = 10 * time.Second
 )
 
 // workerFlags are the command line of worker.
@@ -40,6 +38,7 @@ type workerFlags struct {
 	logLevel    string
 	streams     int
 	inline      bool
+	telemetry   telemetryFlags
 }
 
 func (a *app) workerCommand() *cobra.Command {
@@ -53,7 +52,8 @@ SIGTERM or Ctrl-C stops in order: no further job is begun, calls in flight have 
 recorded. A second signal ends the grace at once. Give the process the grace plus half a minute before killing it. Logs go to standard error, as JSON unless that is
 a terminal.`,
 		Example: `  assetmill worker --concurrency 200
-  assetmill worker --log-level debug`,
+  assetmill worker --stats
+  assetmill worker --metrics-addr :9090 --log-level debug`,
 		Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.worker(cmd.Context(), f) },
 	}
@@ -63,6 +63,7 @@ a terminal.`,
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	cmd.Flags().IntVar(&f.streams, "streams", 0, fmt.Sprintf("Pub/Sub streams (default %d; %d with an emulator)", cloudStreams, localStreams))
 	cmd.Flags().BoolVar(&f.inline, "inline", false, "never ask models to write their images to Cloud Storage themselves")
+	f.telemetry.add(cmd)
 	return cmd
 }
 
@@ -96,23 +97,30 @@ func (a *app) worker(ctx context.Context, f *workerFlags) error {
 func (a *app) runWorker(ctx context.Context, f *workerFlags, s *settings, log *zap.Logger) error {
 	id := workerID()
 	log = log.With(zap.String("worker", id))
-	e, err := a.openEngine(ctx, f, s, id, log)
+	o, err := a.observe(ctx, f, id, log)
+	if err != nil {
+		return err
+	}
+	defer o.end()
+	e, err := a.openEngine(ctx, f, s, id, log, o.resent)
 	if err != nil {
 		return err
 	}
 	defer e.close()
-	if err := e.check(ctx); err != nil {
+	if err := errors.Join(e.check(ctx), o.show(e, f)); err != nil {
 		return fmt.Errorf("cannot start: %w", err)
 	}
-	w := worker.New(worker.Config{ID: id, Version: version, Grace: f.grace, Catalogue: e.catalogue, Log: log, Hurry: a.hurry}, worker.Ports{
+	w := worker.New(worker.Config{
+		ID: id, Version: version, Grace: f.grace, Catalogue: e.catalogue, Log: log, Hurry: a.hurry, Meter: o.Meter(), Tracer: o.Tracer(),
+	}, worker.Ports{
 		Queue: e.queue, Controls: e.controls, Ledger: e.ledger, Lanes: e.lanes, Model: e.model, Assets: e.assets, Lineage: e.lineage, Results: e.queue,
 	})
 	log.Info("working", zap.Int("concurrency", f.concurrency), zap.String("project", s.project), zap.String("version", version))
-	return runWithStats(ctx, w, log)
+	return o.during(ctx, e.ledger.LastBeat, func() error { return runWithStats(ctx, w, a.newReporter(f, e, log)) })
 }
 
-// runWithStats works, and logs now and then how it goes.
-func runWithStats(ctx context.Context, w *worker.Worker, log *zap.Logger) error {
+// runWithStats works, and reports now and then how it goes.
+func runWithStats(ctx context.Context, w *worker.Worker, r reporter) error {
 	group, gctx := errgroup.WithContext(context.WithoutCancel(ctx))
 	over, finish := context.WithCancel(gctx)
 	group.Go(func() error {
@@ -120,30 +128,19 @@ func runWithStats(ctx context.Context, w *worker.Worker, log *zap.Logger) error 
 		return w.Run(ctx)
 	})
 	group.Go(func() error {
-		tick := time.NewTicker(statsInterval)
+		tick := time.NewTicker(r.every)
 		defer tick.Stop()
-		var last string
 		for {
 			select {
 			case <-over.Done():
-				logStats(log, "stopped", w.Stats())
+				r.tell(w.Stats(), true)
 				return nil
 			case <-tick.C:
-				if now := fmt.Sprint(w.Stats()); now != last { // an idle worker is silent
-					last = now
-					logStats(log, "progress", w.Stats())
-				}
+				r.tell(w.Stats(), false)
 			}
 		}
 	})
 	return group.Wait()
-}
-
-func logStats(log *zap.Logger, message string, s worker.Stats) {
-	log.Info(message, zap.Int("in_flight", s.InFlight),
-		zap.Int("succeeded", s.Outcomes[jobs.Succeeded]), zap.Int("refused", s.Outcomes[jobs.Refused]), zap.Int("failed", s.Outcomes[jobs.Failed]),
-		zap.Int("repeated", s.Repeated), zap.Int("given_back", s.Retried), zap.Int("throttled", s.Throttled), zap.Int("unreached", s.Unreached),
-		zap.Int("taken_over", s.TakenOver), zap.Int("adopted", s.Adopted), zap.Int("fenced", s.Fenced))
 }
 
 // workerID is unique among all workers, also after a restart on the same host.

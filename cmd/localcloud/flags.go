@@ -22,6 +22,8 @@ type cloudFlags struct {
 	seed        uint64
 	tls         bool
 	plain       bool
+	direct      bool
+	batchTime   time.Duration
 }
 
 func (f *cloudFlags) register(flags *pflag.FlagSet, latency latencyRange) {
@@ -34,6 +36,8 @@ func (f *cloudFlags) register(flags *pflag.FlagSet, latency latencyRange) {
 	flags.Uint64Var(&f.seed, "seed", 0, "changes which calls are refused, fail or are slow, and the pictures")
 	flags.BoolVar(&f.tls, "tls", false, "serve Vertex with TLS; clients must trust DIR/vertex-ca.pem (SSL_CERT_FILE)")
 	flags.BoolVar(&f.plain, "plain-pictures", false, "draw bands without text, which costs far less CPU")
+	flags.BoolVar(&f.direct, "direct", false, "have models write their images to Cloud Storage themselves where they are asked to")
+	flags.DurationVar(&f.batchTime, "batch-time", defaultBatchTime, "how long a batch prediction job waits, and then runs")
 }
 
 // config returns the local cloud that the flags and the environment describe.
@@ -50,8 +54,24 @@ func (f *cloudFlags) config() localcloud.Config {
 			Refusals:          refusals(f.refusalRate),
 			Faults:            faults(f.faultRate),
 			PlainPictures:     f.plain,
+			DirectOutput:      f.directOutput(),
+			Batch:             vertextest.Batch{Pending: f.batchTime, Running: f.batchTime},
 		},
 	}
+}
+
+// defaultBatchTime makes the states of a batch visible. A real one takes hours.
+const defaultBatchTime = 3 * time.Second
+
+func (f *cloudFlags) directOutput() map[string]vertextest.DirectOutput {
+	if !f.direct {
+		return nil
+	}
+	all := map[string]vertextest.DirectOutput{}
+	for _, m := range vertextest.DefaultModels() {
+		all[m.ID] = vertextest.DirectHonoured
+	}
+	return all
 }
 
 // refusals parts a rate among the kinds: the output filter refuses about as often as the prompt filter and the model itself together.

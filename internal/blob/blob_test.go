@@ -223,3 +223,34 @@ func TestReserveMoreThanThereIs(t *testing.T) {
 		t.Error("bytes are missing from the budget")
 	}
 }
+
+func TestUsageTellsWhatIsReservedAndWhoWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(1000)
+		first := reserve(t, b, 700, 2000)
+		second := make(chan *Blob)
+		go func() { second <- reserve(t, b, 5000, 5000) }()
+		ctx, cancel := context.WithCancel(t.Context())
+		gone := make(chan error)
+		go func() { _, err := b.Reserve(ctx, 900, 900); gone <- err }()
+		synctest.Wait()
+		if got := b.Usage(); got != (Usage{Reserved: 700, Capacity: 1000, Waiting: 2}) {
+			t.Errorf("one blob and two that wait: %+v", got)
+		}
+		cancel()
+		<-gone
+		if _, err := first.Write(randomBytes(300)); err != nil {
+			t.Fatal(err)
+		}
+		first.Settle()
+		if got := b.Usage(); got != (Usage{Reserved: 300, Capacity: 1000, Waiting: 1}) {
+			t.Errorf("after settling, with one that left: %+v", got)
+		}
+		first.Release()
+		(<-second).Release()
+		if got := b.Usage(); got != (Usage{Capacity: 1000}) {
+			t.Errorf("at the end: %+v", got)
+		}
+	})
+}

@@ -66,7 +66,7 @@ type Config struct {
 	WellKnownPorts bool
 	// PubSubEmulator is the host:port of a running Pub/Sub emulator to use instead of one of our own.
 	PubSubEmulator string
-	// Vertex is how the model behaves. Start sets the addresses, CallLog and ReferenceExists.
+	// Vertex is how the model behaves. Start sets the addresses, CallLog and what reaches Cloud Storage.
 	Vertex vertextest.Config
 	// Warn is told, in a sentence, what deserves attention but hinders nothing. Nil: nobody.
 	Warn func(string)
@@ -162,6 +162,7 @@ func (c *Cloud) startVertex(cfg vertextest.Config, ports Ports) error {
 	}
 	cfg.CallLog = c.callLog
 	cfg.ReferenceExists = c.storage.exists
+	cfg.CreateObject, cfg.OpenObject = c.storage.createObject, c.storage.openObject
 	cfg.Addr, cfg.GRPCAddr = ports.address(ports.Vertex), ports.address(ports.VertexGRPC)
 	if c.vertex, err = vertextest.Start(cfg); err != nil {
 		return err

@@ -8,8 +8,10 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"cloud.google.com/go/storage"
@@ -27,6 +29,8 @@ type storageServer struct {
 	fake   *fakestorage.Server
 	front  *http.Server
 	addr   string
+	root   string // of the buckets
+	spool  string // for objects that are being written; on the same file system
 	served chan error
 }
 
@@ -43,7 +47,7 @@ func startStorage(l net.Listener, root, overflow string) (*storageServer, error)
 	if err != nil {
 		return nil, err
 	}
-	s := &storageServer{fake: fake, addr: addr, served: make(chan error, 1)}
+	s := &storageServer{fake: fake, addr: addr, root: root, spool: overflow + "-spool", served: make(chan error, 1)}
 	s.front = &http.Server{
 		Handler:           &storageFront{next: fake.HTTPHandler(), host: addr, overflow: overflowStore{dir: overflow}},
 		ReadHeaderTimeout: time.Minute,
@@ -104,11 +108,50 @@ func (s *storageServer) exists(_ context.Context, bucket, object string) (bool, 
 //   - keeps an object's metadata in an attribute of its file, where ext4 has room for 4 KB and Cloud Storage allows 8; a write
 //     that doesn't fit is answered as a 500, which clients repeat for ever;
 //   - joins object names to paths without a look at what is in them;
+//   - copies an object over another whatever the request's precondition says;
 //   - does not know the JSON API without its prefix, where the Node client looks for it when STORAGE_EMULATOR_HOST is set.
 type storageFront struct {
 	next     http.Handler
 	host     string
 	overflow overflowStore
+	copying  sync.Mutex // held while a copy that must not overwrite looks and then copies
+}
+
+// has reports whether there is an object, named as in the paths of the JSON API.
+func (f *storageFront) has(r *http.Request, target string) bool {
+	look, err := http.NewRequestWithContext(r.Context(), http.MethodGet, "http://"+f.host+"/storage/v1/"+escaped(target), nil)
+	if err != nil {
+		return false // no such name can be an object's
+	}
+	answer := statusWriter{header: http.Header{}}
+	f.next.ServeHTTP(&answer, look)
+	return answer.status == http.StatusOK
+}
+
+// statusWriter keeps an answer's status.
+type statusWriter struct {
+	header http.Header
+	status int
+}
+
+// Header implements http.ResponseWriter.
+func (w *statusWriter) Header() http.Header { return w.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *statusWriter) WriteHeader(status int) { w.status = status }
+
+// Write implements http.ResponseWriter.
+func (w *statusWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return len(p), nil
+}
+
+// escaped is `b/<bucket>/o/<object>` as a path holds it.
+func escaped(target string) string {
+	bucket, object, _ := strings.Cut(strings.TrimPrefix(target, "b/"), "/o/")
+	return "b/" + url.PathEscape(bucket) + "/o/" + url.PathEscape(object)
 }
 
 // apis are the roots of all but the XML API.
@@ -126,6 +169,16 @@ func (f *storageFront) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := f.shrinkRequest(r); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
+	}
+	if _, target, copies := strings.Cut(r.URL.Path, "/rewriteTo/"); copies && r.URL.Query().Get("ifGenerationMatch") == "0" {
+		f.copying.Lock()
+		defer f.copying.Unlock()
+		if f.has(r, target) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusPreconditionFailed)
+			fmt.Fprint(w, `{"error":{"code":412,"message":"At least one of the pre-conditions you specified did not hold."}}`)
+			return
+		}
 	}
 	out := &expandingWriter{ResponseWriter: w, overflow: f.overflow, resource: isResource(r)}
 	f.next.ServeHTTP(out, r)

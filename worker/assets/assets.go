@@ -4,6 +4,15 @@
 // where there is none, so the first write wins and a second answer is discarded; what Store returns always describes the
 // object that is stored. Checksums are compared at both ends: Cloud Storage refuses bytes that do not match the CRC32C sent
 // with them, and the CRC32C it reports back must be the one that was computed as the bytes arrived from the model.
+//
+// A model may write an image itself, below `straight/<job id>/`. It becomes the asset by a copy within the bucket, under the same
+// rules. What stays below `straight/` is of no use; a lifecycle rule should remove it after some days, when nobody looks for
+// a lost answer any more.
+//
+// A job with a data region is stored in a bucket of that region or not at all; see [Config].
+//
+// The ending follows the image's media type, so two answers of different types for one job, from a worker that was taken for dead and
+// from the one that took over, may leave two objects. Only one of them is ever a job's asset: the one that the ledger recorded.
 package assets
 
 import (
@@ -12,10 +21,8 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 
 	"cloud.google.com/go/storage"
-	"google.golang.org/api/iterator"
 
 	"github.com/assetmill/assetmill/internal/gcs"
 	"github.com/assetmill/assetmill/internal/retry"
@@ -40,33 +47,14 @@ const (
 	metaHeight       = "assetmill-height"
 )
 
-// Store implements worker.Assets on a bucket. It is safe for concurrent use.
-type Store struct {
-	client *storage.Client
-	bucket *storage.BucketHandle
-	name   string
-}
-
-// New returns the store in a bucket. The client's own retries are switched off for its writes: a repeated create needs to tell
-// an object that it made itself from another's.
-func New(client *storage.Client, bucket string) *Store {
-	return &Store{
-		client: client,
-		bucket: client.Bucket(bucket).Retryer(storage.WithPolicy(storage.RetryNever)),
-		name:   bucket,
-	}
-}
-
-// Check returns an error that says what to do when the bucket is missing or may not be used.
-func (s *Store) Check(ctx context.Context) error {
-	return gcs.Check(ctx, s.bucket, s.name, "ASSETMILL_BUCKET")
-}
-
 // endings maps media types to the endings of object names.
 var endings = map[string]string{"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 
 // unknownEnding is the ending of an image whose type the model did not name rightly.
 const unknownEnding = ".bin"
+
+// stem is the name of a job's asset without its ending.
+func stem(j *jobs.Job) string { return j.Retention + "/" + j.Campaign + "/" + j.ID }
 
 // objectName returns where a job's image of a media type is stored.
 func objectName(j *jobs.Job, mimeType string) string {
@@ -74,20 +62,23 @@ func objectName(j *jobs.Job, mimeType string) string {
 	if !ok {
 		ending = unknownEnding
 	}
-	return j.Retention + "/" + j.Campaign + "/" + j.ID + ending
+	return stem(j) + ending
 }
 
 // Store implements worker.Assets.
 func (s *Store) Store(ctx context.Context, j *jobs.Job, image *worker.Image) (worker.Asset, error) {
-	object := s.bucket.Object(objectName(j, image.MimeType))
+	b, err := s.bucketOf(j.Region)
+	if err != nil {
+		return worker.Asset{}, err
+	}
+	object := b.Object(objectName(j, image.MimeType))
 	var asset worker.Asset
-	err := retry.Do(ctx, retryable, func(ctx context.Context) error {
-		var err error
-		asset, err = s.create(ctx, object, j, image)
+	err = retry.Do(ctx, retryable, func(ctx context.Context) error {
+		asset, err = create(ctx, object, j, image)
 		return err
 	})
 	if err != nil {
-		return worker.Asset{}, fmt.Errorf("store gs://%s/%s: %w", s.name, object.ObjectName(), err)
+		return worker.Asset{}, fmt.Errorf("store %s: %w", uriOf(object), err)
 	}
 	return asset, nil
 }
@@ -97,21 +88,28 @@ var errDamaged = errors.New("the stored object's checksum is not the image's")
 
 func retryable(err error) bool { return errors.Is(err, errDamaged) || gcs.Retryable(err) }
 
-func (s *Store) create(ctx context.Context, object *storage.ObjectHandle, j *jobs.Job, image *worker.Image) (worker.Asset, error) {
+func create(ctx context.Context, object *storage.ObjectHandle, j *jobs.Job, image *worker.Image) (worker.Asset, error) {
 	attrs, err := upload(ctx, object, j, image)
 	switch {
 	case gcs.PreconditionFailed(err):
-		return s.existing(ctx, object, image)
+		return existing(ctx, object, image.Blob.Len(), image.Blob.CRC32C())
 	case gcs.ChecksumRefused(err):
 		return worker.Asset{}, fmt.Errorf("%w: %w", errDamaged, err)
 	case err != nil:
 		return worker.Asset{}, err
 	}
-	if attrs.CRC32C != image.Blob.CRC32C() || attrs.Size != image.Blob.Len() {
-		return worker.Asset{}, fmt.Errorf("%w: %d bytes with CRC32C %08x are stored, %d bytes with %08x were sent",
-			errDamaged, attrs.Size, attrs.CRC32C, image.Blob.Len(), image.Blob.CRC32C())
+	if err := same(attrs, image.Blob.Len(), image.Blob.CRC32C()); err != nil {
+		return worker.Asset{}, err
 	}
-	return s.asset(attrs), nil
+	return assetOf(attrs), nil
+}
+
+// same returns an error unless the object holds bytes of that number and checksum.
+func same(attrs *storage.ObjectAttrs, size int64, crc32c uint32) error {
+	if attrs.CRC32C != crc32c || attrs.Size != size {
+		return fmt.Errorf("%w: %d bytes with CRC32C %08x are stored, %d bytes with %08x were sent", errDamaged, attrs.Size, attrs.CRC32C, size, crc32c)
+	}
+	return nil
 }
 
 // upload sends the image as one request. The bytes stay in memory until the object is durable, so nothing is lost when it
@@ -124,7 +122,7 @@ func upload(ctx context.Context, object *storage.ObjectHandle, j *jobs.Job, imag
 	w.ContentType = image.MimeType
 	w.CRC32C = image.Blob.CRC32C()
 	w.SendCRC32C = true
-	w.Metadata = metadata(j, image)
+	w.Metadata = metadata(j, image.Width, image.Height)
 	if _, err := io.Copy(w, image.Blob.NewReader()); err != nil {
 		abort()
 		return nil, errors.Join(err, w.Close())
@@ -137,41 +135,22 @@ func upload(ctx context.Context, object *storage.ObjectHandle, j *jobs.Job, imag
 
 // existing describes the object that is there already. When it holds the very bytes that were to be written, an earlier try
 // whose answer was lost made it.
-func (s *Store) existing(ctx context.Context, object *storage.ObjectHandle, image *worker.Image) (worker.Asset, error) {
+func existing(ctx context.Context, object *storage.ObjectHandle, size int64, crc32c uint32) (worker.Asset, error) {
 	attrs, err := object.Attrs(ctx)
 	if err != nil {
 		return worker.Asset{}, err
 	}
-	asset := s.asset(attrs)
-	asset.Existing = attrs.CRC32C != image.Blob.CRC32C() || attrs.Size != image.Blob.Len()
+	asset := assetOf(attrs)
+	asset.Existing = same(attrs, size, crc32c) != nil
 	return asset, nil
 }
 
-// Find implements worker.Assets.
-func (s *Store) Find(ctx context.Context, j *jobs.Job) (asset worker.Asset, found bool, err error) {
-	prefix := strings.TrimSuffix(objectName(j, ""), unknownEnding) + "."
-	err = retry.Do(ctx, gcs.Retryable, func(ctx context.Context) error {
-		attrs, err := s.bucket.Objects(ctx, &storage.Query{Prefix: prefix}).Next()
-		if errors.Is(err, iterator.Done) {
-			return nil
-		}
-		if err == nil {
-			asset, found = s.asset(attrs), true
-		}
-		return err
-	})
-	if err != nil {
-		return worker.Asset{}, false, fmt.Errorf("look for gs://%s/%s: %w", s.name, prefix, err)
-	}
-	return asset, found, nil
-}
-
-func (s *Store) asset(attrs *storage.ObjectAttrs) worker.Asset {
+func assetOf(attrs *storage.ObjectAttrs) worker.Asset {
 	// Metadata that is not a number reads as 0, unknown: the object is still the job's asset.
 	width, _ := strconv.Atoi(attrs.Metadata[metaWidth])
 	height, _ := strconv.Atoi(attrs.Metadata[metaHeight])
 	return worker.Asset{
-		URI:        "gs://" + s.name + "/" + attrs.Name,
+		URI:        "gs://" + attrs.Bucket + "/" + attrs.Name,
 		Generation: attrs.Generation,
 		Bytes:      attrs.Size,
 		CRC32C:     attrs.CRC32C,
@@ -181,7 +160,9 @@ func (s *Store) asset(attrs *storage.ObjectAttrs) worker.Asset {
 	}
 }
 
-func metadata(j *jobs.Job, image *worker.Image) map[string]string {
+func uriOf(o *storage.ObjectHandle) string { return "gs://" + o.BucketName() + "/" + o.ObjectName() }
+
+func metadata(j *jobs.Job, width, height int) map[string]string {
 	m := map[string]string{
 		metaJob:          j.ID,
 		metaSubmission:   j.Submission,
@@ -189,8 +170,8 @@ func metadata(j *jobs.Job, image *worker.Image) map[string]string {
 		metaVariant:      strconv.Itoa(j.Variant),
 		metaPrompt:       jobs.Cut(j.Prompt, maxPromptMetadata),
 		metaPromptSHA256: j.PromptSHA256(),
-		metaWidth:        strconv.Itoa(image.Width),
-		metaHeight:       strconv.Itoa(image.Height),
+		metaWidth:        strconv.Itoa(width),
+		metaHeight:       strconv.Itoa(height),
 	}
 	if j.Seed != nil {
 		m[metaSeed] = strconv.Itoa(int(*j.Seed))

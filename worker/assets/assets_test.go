@@ -1,12 +1,19 @@
 package assets_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+
+	"cloud.google.com/go/storage"
+	"github.com/fsouza/fake-gcs-server/fakestorage"
+	"google.golang.org/api/option"
 
 	"github.com/assetmill/assetmill/internal/blob"
 	"github.com/assetmill/assetmill/internal/gcs/gcstest"
@@ -19,9 +26,77 @@ import (
 
 const bucket = "assets"
 
+// start starts a Cloud Storage whose buckets have the locations given. spoil, if not nil, may change each answer after its effect
+// has happened.
+func start(t *testing.T, locations map[string]string, spoil func(*http.Response) error) *storage.Client {
+	t.Helper()
+	server, err := fakestorage.NewServerWithOptions(fakestorage.Options{NoListener: true, Writer: io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Stop)
+	for name := range locations {
+		server.CreateBucketWithOpts(fakestorage.CreateBucketOpts{Name: name})
+	}
+	front := httptest.NewServer(&fakeFront{next: server.HTTPHandler(), locations: locations})
+	t.Cleanup(front.Close)
+	base := http.DefaultTransport.(*http.Transport).Clone()
+	t.Cleanup(base.CloseIdleConnections)
+	client, err := storage.NewClient(t.Context(), option.WithEndpoint(front.URL+"/storage/v1/"), storage.WithJSONReads(),
+		option.WithHTTPClient(&http.Client{Transport: spoiler{base, spoil}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// spoiler is a transport that changes answers.
+type spoiler struct {
+	base  http.RoundTripper
+	spoil func(*http.Response) error
+}
+
+func (s spoiler) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := s.base.RoundTrip(r)
+	if err == nil && s.spoil != nil {
+		if err = s.spoil(resp); err != nil {
+			resp.Body.Close()
+			return nil, err
+		}
+	}
+	return resp, err
+}
+
+// fakeFront adds what fake-gcs-server lacks: preconditions on copies, and a location for each bucket.
+type fakeFront struct {
+	next      http.Handler
+	locations map[string]string
+	copying   sync.Mutex
+}
+
+func (f *fakeFront) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if name, ok := strings.CutPrefix(r.URL.Path, "/storage/v1/b/"); ok && f.locations[name] != "" && r.Method == http.MethodGet {
+		fmt.Fprintf(w, `{"kind":"storage#bucket","name":%q,"location":%q}`, name, f.locations[name])
+		return
+	}
+	if _, target, ok := strings.Cut(r.URL.Path, "/rewriteTo/"); ok && r.URL.Query().Get("ifGenerationMatch") == "0" {
+		f.copying.Lock()
+		defer f.copying.Unlock()
+		look := httptest.NewRecorder()
+		f.next.ServeHTTP(look, httptest.NewRequest(http.MethodGet, "/storage/v1/"+target, nil))
+		if look.Code == http.StatusOK {
+			w.WriteHeader(http.StatusPreconditionFailed)
+			_, _ = io.WriteString(w, `{"error":{"code":412,"message":"At least one of the pre-conditions you specified did not hold."}}`)
+			return
+		}
+	}
+	f.next.ServeHTTP(w, r)
+}
+
 func open(t *testing.T, spoil func(*http.Response) error) *assets.Store {
 	t.Helper()
-	return assets.New(gcstest.Open(t, bucket, spoil), bucket)
+	return assets.New(start(t, map[string]string{bucket: ""}, spoil), assets.Config{Bucket: bucket})
 }
 
 func TestAssetsOnCloudStorage(t *testing.T) {
@@ -93,11 +168,17 @@ func TestExists(t *testing.T) {
 }
 
 func TestCheckNamesTheMissingBucket(t *testing.T) {
-	if err := open(t, nil).Check(t.Context()); err != nil {
+	client := start(t, map[string]string{bucket: ""}, nil)
+	if err := assets.New(client, assets.Config{Bucket: bucket}).Check(t.Context()); err != nil {
 		t.Errorf("an existing bucket: %v", err)
 	}
-	err := assets.New(gcstest.Open(t, bucket, nil), "nowhere").Check(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "gs://nowhere does not exist") {
-		t.Errorf("a missing bucket: %v", err)
+	err := assets.New(client, assets.Config{Bucket: "nowhere", Regions: map[string]string{"europe-west4": "nowhere-eu"}}).Check(t.Context())
+	for _, want := range []string{
+		"bucket gs://nowhere does not exist: create it, or point ASSETMILL_BUCKET to another",
+		"bucket gs://nowhere-eu does not exist: create it, or point the bucket of region europe-west4 to another",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("a missing bucket: %v; want %q", err, want)
+		}
 	}
 }

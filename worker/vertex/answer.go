@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/genai"
 
+	"github.com/assetmill/assetmill/internal/imagehead"
 	"github.com/assetmill/assetmill/jobs"
 	"github.com/assetmill/assetmill/schemas"
 	"github.com/assetmill/assetmill/worker"
@@ -66,7 +67,7 @@ func endingOf(finish string) ending {
 	return stopped
 }
 
-// answer turns what the SDK read into an answer. It takes the call's image if it is the answer's.
+// answer turns what the SDK read into an answer. It takes the call's image if it is the answer's, or says where the model wrote it.
 //
 // An image that comes with an odd finish reason is an image, since it is complete and paid for, unless the reason names a
 // policy: what a filter blocked is never stored.
@@ -82,7 +83,7 @@ func (c *call) answer(resp *genai.GenerateContentResponse) *worker.Answer {
 	a.Ratings = ratings(candidate.SafetyRatings)
 	words, problem := c.pick(a, candidate)
 	switch {
-	case a.Image != nil:
+	case hasImage(a):
 		a.Reason = jobs.ReasonImage
 	case isPromptBlocked(resp):
 		a.Reason = jobs.ReasonPromptFilter
@@ -94,12 +95,14 @@ func (c *call) answer(resp *genai.GenerateContentResponse) *worker.Answer {
 	default:
 		a.Reason, words = refusal(candidate, words, problem)
 	}
-	if a.Image == nil {
-		a.Detail = detail(c.job, words)
+	if !hasImage(a) {
+		a.Detail = detail(c.Job, words)
 	}
 	c.usage(a, resp.UsageMetadata)
 	return a
 }
+
+func hasImage(a *worker.Answer) bool { return a.Image != nil || a.Written != "" }
 
 func isPromptBlocked(resp *genai.GenerateContentResponse) bool {
 	if resp.PromptFeedback == nil {
@@ -121,8 +124,11 @@ func (c *call) pick(a *worker.Answer, candidate *genai.Candidate) (words, proble
 		case part == nil || part.Thought:
 		case part.Text != "":
 			texts = append(texts, part.Text)
-		case part.InlineData != nil && a.Image == nil && problem == "":
+		case hasImage(a) || problem != "":
+		case part.InlineData != nil:
 			problem = c.use(a, part.InlineData)
+		case part.FileData != nil:
+			problem = c.find(a, part.FileData.FileURI)
 		}
 	}
 	return strings.Join(texts, " "), problem
@@ -138,11 +144,25 @@ func (c *call) use(a *worker.Answer, inline *genai.Blob) (problem string) {
 	case c.tooLarge:
 		return fmt.Sprintf("the image is larger than %d bytes", c.maxImage)
 	}
-	mime, width, height, ok := identify(c.blob, inline.MIMEType)
+	mime, width, height, ok := imagehead.Identify(c.blob.NewReader, inline.MIMEType)
 	if !ok {
 		return fmt.Sprintf("the %d bytes that came as %q are no image", c.blob.Len(), shorten(inline.MIMEType))
 	}
 	a.Image = &worker.Image{Blob: c.take(), MimeType: mime, Width: width, Height: height}
+	return ""
+}
+
+// find takes the image that the model wrote itself for the answer, if it is where it was asked for. Elsewhere it may be another job's, or in
+// another region.
+func (c *call) find(a *worker.Answer, uri string) (problem string) {
+	if endingOf(a.FinishReason) == blocked {
+		return ""
+	}
+	if !isBelow(uri, c.Prefix) {
+		c.strayed = true
+		return fmt.Sprintf("the image was written to %q, which is not where it was asked for", shorten(uri))
+	}
+	a.Written = uri
 	return ""
 }
 
@@ -205,7 +225,11 @@ func (c *call) usage(a *worker.Answer, m *genai.GenerateContentResponseUsageMeta
 		a.TrafficType = shorten(string(m.TrafficType))
 	}
 	if m == nil || m.TotalTokenCount == 0 && m.PromptTokenCount == 0 && m.CandidatesTokenCount == 0 {
-		a.Usage, a.UsageMissing = c.job.EstimatedUsage(), true
+		a.UsageMissing = true
+		if c.Job.Model == nil {
+			return // a batch's row, whose job is not known yet
+		}
+		a.Usage = c.Job.EstimatedUsage()
 		switch a.Reason {
 		case jobs.ReasonPromptFilter, jobs.ReasonModelDeclined, jobs.ReasonNoImage:
 			a.Usage.Total -= a.Usage.Image
@@ -224,7 +248,7 @@ func (c *call) usage(a *worker.Answer, m *genai.GenerateContentResponseUsageMeta
 		}
 	}
 	rest := max(int64(m.CandidatesTokenCount)-u.Image, 0)
-	if u.Image == 0 && c.count > 0 {
+	if u.Image == 0 && (c.count > 0 || a.Written != "") {
 		u.Image = rest // an image came and the counts don't say which tokens were its own
 	} else {
 		u.Text = rest

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/assetmill/assetmill/internal/blob"
-	"github.com/assetmill/assetmill/jobs"
 	"github.com/assetmill/assetmill/worker"
 )
 
@@ -47,8 +46,7 @@ var bufferPool = sync.Pool{New: func() any { return new(buffers) }}
 // call is the state of one Generate. It travels to the RoundTripper in the request's context. The goroutine in Generate
 // owns it; only what is atomic is touched by others.
 type call struct {
-	job      *jobs.Job
-	lane     worker.Lane
+	worker.Call
 	budget   *blob.Budget
 	maxImage int64
 	clock    *clock
@@ -58,6 +56,10 @@ type call struct {
 	sent       atomic.Bool // the request's head is on its way on the current connection
 	status     int         // HTTP status; 0 before the head of the answer
 	retryAfter time.Duration
+
+	strayed      bool // the model wrote an image elsewhere than below Prefix
+	aboutOutput  bool // the service refused, and it was about Prefix
+	agentMissing bool // the service refused, since it has no service agent yet
 }
 
 // release gives back everything that the call holds and did not hand over.
@@ -110,7 +112,7 @@ func (c *call) read(ctx context.Context, body io.Reader, length int64) ([]byte, 
 // admit waits for the byte budget with the call's clock stopped: the answer is paid for, and the wait is ours. left is the
 // rest of the answer's length, negative when it is unknown.
 func (c *call) admit(ctx context.Context, left int64) (*blob.Blob, error) {
-	want := expectedBytes(c.job.Size)
+	want := expectedBytes(c.Job.Size)
 	if left >= 0 {
 		// A thought signature as large as the image may be part of the length. Too small a reservation is better than one
 		// that keeps another answer waiting: the blob may grow.

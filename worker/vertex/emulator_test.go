@@ -35,6 +35,12 @@ func startEmulator(t *testing.T, cfg vertextest.Config) *vertextest.Server {
 	return s
 }
 
+// hashOf returns the hash of a prompt as the emulator's pictures carry it.
+func hashOf(prompt string) string {
+	sum := sha256.Sum256([]byte(prompt))
+	return hex.EncodeToString(sum[:])
+}
+
 // checkImage checks that the answer's image is that of the prompt, whole, and what it is said to be; then it releases it.
 func checkImage(t *testing.T, a *worker.Answer, prompt string) {
 	t.Helper()
@@ -46,8 +52,7 @@ func checkImage(t *testing.T, a *worker.Answer, prompt string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := sha256.Sum256([]byte(prompt))
-	if got, ok := vertextest.PromptHash(file); !ok || got != hex.EncodeToString(sum[:]) {
+	if got, ok := vertextest.PromptHash(file); !ok || got != hashOf(prompt) {
 		t.Errorf("the image carries the prompt hash %q", got)
 	}
 	config, err := png.DecodeConfig(bytes.NewReader(file))
@@ -143,6 +148,32 @@ func TestEmulatorErrors(t *testing.T) {
 				t.Errorf("error %v (reason %q), want %v (%q)", err, e.Reason, test.kind, test.reason)
 			}
 		})
+	}
+}
+
+func TestEmulatorTurns(t *testing.T) {
+	t.Parallel()
+	s := startEmulator(t, vertextest.Config{PlainPictures: true})
+	o := newOnline(t, s.URL(), nil)
+	a, err := o.Generate(t.Context(), callOf(newJob(t, func(m *schemas.Job) {
+		m.Prompt, m.System, m.References = "a cup", "Be brief.", []string{"gs://bkt/o.png"}
+		m.Turns = []*schemas.Job_Turn{{Prompt: "a plate", Image: "gs://bkt/plate.png"}}
+	})))
+	if err != nil || a.Image == nil {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	defer a.Image.Blob.Release()
+	file, err := io.ReadAll(a.Image.Blob.NewReader())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := vertextest.HashContext("Be brief.", []vertextest.Turn{
+		{Role: "user", Parts: []vertextest.TurnPart{{Text: "a plate"}}},
+		{Role: "model", Parts: []vertextest.TurnPart{{Image: "gs://bkt/plate.png"}}},
+		{Role: "user", Parts: []vertextest.TurnPart{{Image: "gs://bkt/o.png"}, {Text: "a cup"}}},
+	})
+	if got, ok := vertextest.ContextHash(file); !ok || got != want {
+		t.Errorf("context hash %s, want %s", got, want)
 	}
 }
 

@@ -27,7 +27,7 @@ const agentDelay = time.Minute
 
 // failure turns the error of a call into what it means for the job. ctx is the caller's.
 func (c *call) failure(ctx context.Context, err error) *worker.CallError {
-	e := &worker.CallError{Status: c.status, Lane: c.lane}
+	e := &worker.CallError{Status: c.status, Lane: c.Lane}
 	var sending *url.Error
 	var denied *auth.Error
 	switch {
@@ -41,7 +41,7 @@ func (c *call) failure(ctx context.Context, err error) *worker.CallError {
 		// The SDK would not build the request. Its error may hold all of it.
 		e.Kind, e.Reason, e.Detail = worker.Rejected, jobs.ReasonRejected, "the request could not be built"
 	case errors.As(err, &denied) && !denied.Temporary():
-		e.Kind, e.Detail = worker.Denied, detail(c.job, "no access token: "+denied.Error())
+		e.Kind, e.Detail = worker.Denied, detail(c.Job, "no access token: "+denied.Error())
 	default:
 		e.Kind, e.Err = worker.Unreached, safe(err)
 	}
@@ -72,13 +72,15 @@ func (c *call) refused(e *worker.CallError, err error) {
 	if errors.As(err, &api) {
 		message = api.Message
 	}
-	e.Kind, e.Reason = kindOf(c.status, message, len(c.job.References) > 0)
+	e.Kind, e.Reason = kindOf(c.status, message, hasImages(c.Job))
+	c.aboutOutput = isAboutOutput(c.status, message, c.Prefix, hasImages(c.Job))
+	c.agentMissing = isAgentMissing(message)
 	if message == "" {
 		message = http.StatusText(c.status)
 	}
-	e.Detail = detail(c.job, message)
+	e.Detail = detail(c.Job, message)
 	e.RetryAfter = max(c.retryAfter, retryInfo(api.Details))
-	if isAgentMissing(message) {
+	if c.agentMissing {
 		e.RetryAfter = max(e.RetryAfter, agentDelay)
 	}
 }

@@ -3,6 +3,7 @@ package vertex
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,6 +16,7 @@ const (
 	tierProvisioned = "provisioned"
 	tierStandard    = "standard"
 	tierFlex        = "flex"
+	tierDedicated   = "dedicated" // an endpoint of the project's own
 )
 
 // site is what a client of the SDK is made for.
@@ -42,10 +44,11 @@ func hostOf(location string) string {
 
 // checkLane returns an error that says what a lane lacks.
 func checkLane(l worker.Lane) error {
-	switch l.Tier {
-	case tierProvisioned, tierStandard, tierFlex:
-	default:
-		return fmt.Errorf("lane %s: tier %q is unknown; allowed: provisioned, standard, flex", l.Name, l.Tier)
+	switch {
+	case (l.Tier == tierDedicated) != (l.Endpoint != ""):
+		return fmt.Errorf("lane %s: the tier dedicated and an endpoint's id go together", l.Name)
+	case !slices.Contains([]string{tierProvisioned, tierStandard, tierFlex, tierDedicated}, l.Tier):
+		return fmt.Errorf("lane %s: tier %q is unknown; allowed: provisioned, standard, flex, dedicated", l.Name, l.Tier)
 	}
 	if l.Project == "" || l.Location == "" {
 		return fmt.Errorf("lane %s: no project or no location is given", l.Name)

@@ -9,9 +9,12 @@ import (
 	"sync"
 	"time"
 
+	aiplatform "cloud.google.com/go/aiplatform/apiv1"
 	"cloud.google.com/go/auth"
 	"cloud.google.com/go/auth/credentials"
 	"cloud.google.com/go/auth/httptransport"
+	"go.uber.org/zap"
+	"google.golang.org/api/option"
 	"google.golang.org/genai"
 
 	"github.com/assetmill/assetmill/internal/blob"
@@ -48,6 +51,9 @@ type Config struct {
 	// BaseURL is an address such as http://127.0.0.1:9 that stands for Vertex in all lanes, whatever their hosts. Default: the
 	// lane's host, or Google's host of its location.
 	BaseURL string
+	// EndpointAddr is the host:port of an emulator that stands for all dedicated endpoints, over gRPC in plain text. It needs NoAuth, and
+	// without it lanes with an endpoint are denied under NoAuth.
+	EndpointAddr string
 	// Budget bounds the image bytes in memory.
 	Budget *blob.Budget
 
@@ -55,6 +61,11 @@ type Config struct {
 	Credentials *auth.Credentials
 	// NoAuth sends no credentials, for emulators.
 	NoAuth bool
+
+	// Inline never asks a model to write its image to Cloud Storage itself.
+	Inline bool
+	// Log takes what is found out about models that write their images themselves, a line for each. Default: none.
+	Log *zap.Logger
 
 	// CallTimeout bounds each call from its start to the first bytes of its image; waiting for the budget and reading the
 	// image have bounds of their own. Default: [CallTimeout], [CallTimeout4K] for size 4K,
@@ -68,19 +79,27 @@ type Config struct {
 	Transport http.RoundTripper
 	// UserAgent names the program and its version, such as `assetmill/1.2.0`.
 	UserAgent string
+
+	// endpointOptions are more options for the clients of dedicated endpoints, in tests.
+	endpointOptions []option.ClientOption
 }
 
 // Online makes online calls. It is safe for concurrent use.
 type Online struct {
-	cfg    Config
-	client *http.Client
-	close  func()
-	shared map[place]bool // where the tier standard must say so
+	cfg     Config
+	client  *http.Client
+	close   func()
+	shared  map[place]bool // where the tier standard must say so
+	outlets outlets
 	// maxImage is maxImageBytes, but for tests.
 	maxImage int64
 
-	mu      sync.Mutex
-	clients map[site]*genai.Client // made when first needed; no more than there are lanes
+	creds        *auth.Credentials // nil with Config.NoAuth
+	quotaProject string            // may be empty
+
+	mu        sync.Mutex
+	clients   map[site]*genai.Client                  // made when first needed; no more than there are lanes
+	endpoints map[string]*aiplatform.PredictionClient // likewise, by address
 }
 
 var _ worker.Model = (*Online)(nil)
@@ -93,7 +112,13 @@ func New(ctx context.Context, cfg Config) (*Online, error) {
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = defaultMaxConns
 	}
-	o := &Online{cfg: cfg, close: func() {}, shared: sharedPlaces(cfg.Lanes), maxImage: maxImageBytes, clients: map[site]*genai.Client{}}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	o := &Online{
+		cfg: cfg, close: func() {}, shared: sharedPlaces(cfg.Lanes), maxImage: maxImageBytes, clients: map[site]*genai.Client{},
+		outlets: outlets{log: cfg.Log, known: map[outlet]finding{}}, endpoints: map[string]*aiplatform.PredictionClient{},
+	}
 	base := cfg.Transport
 	if base == nil {
 		t := newTransport(cfg.MaxConns, cfg.HTTP2)
@@ -122,6 +147,9 @@ func (cfg *Config) check() error {
 			return err
 		}
 	}
+	if cfg.EndpointAddr != "" && !cfg.NoAuth {
+		return fmt.Errorf("credentials are not sent to %s, which is not encrypted; an emulator needs NoAuth", cfg.EndpointAddr)
+	}
 	if cfg.BaseURL == "" {
 		return nil
 	}
@@ -137,18 +165,19 @@ func (cfg *Config) check() error {
 
 // authenticate puts credentials around the client's transport.
 func (o *Online) authenticate(ctx context.Context) error {
-	creds := o.cfg.Credentials
-	if creds == nil {
+	o.creds = o.cfg.Credentials
+	if o.creds == nil {
 		var err error
-		if creds, err = credentials.DetectDefault(&credentials.DetectOptions{Scopes: []string{scope}}); err != nil {
+		if o.creds, err = credentials.DetectDefault(&credentials.DetectOptions{Scopes: []string{scope}}); err != nil {
 			return fmt.Errorf("find Application Default Credentials: %w", err)
 		}
 	}
 	// A person's credentials, unlike a service account's, are charged to a quota project that each request must name.
-	if quota, err := creds.QuotaProjectID(ctx); err == nil && quota != "" {
+	if quota, err := o.creds.QuotaProjectID(ctx); err == nil && quota != "" {
+		o.quotaProject = quota
 		o.client.Transport = quotaProject{o.client.Transport, quota}
 	}
-	if err := httptransport.AddAuthorizationMiddleware(o.client, creds); err != nil {
+	if err := httptransport.AddAuthorizationMiddleware(o.client, o.creds); err != nil {
 		return fmt.Errorf("use the credentials: %w", err)
 	}
 	return nil
@@ -166,36 +195,90 @@ func (q quotaProject) RoundTrip(req *http.Request) (*http.Response, error) {
 	return q.base.RoundTrip(req)
 }
 
-// Close gives up idle connections. Calls in flight end as they would have.
-func (o *Online) Close() { o.close() }
+// Close gives up idle connections. Calls in flight end as they would have, but those to dedicated endpoints, which are broken off.
+func (o *Online) Close() {
+	o.close()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for address, c := range o.endpoints {
+		_ = c.Close() // of a connection; there is nothing to lose
+		delete(o.endpoints, address)
+	}
+}
 
 // Generate makes one call, as worker.Model says.
 //
-// An image that is larger than 64 MiB is an answer with ReasonBadAnswer, since it was complete, is paid for, and its usage
-// is known.
+// An image that is larger than 64 MiB, or that the model wrote elsewhere than it was asked to, is an answer with ReasonBadAnswer: it was
+// complete, is paid for, and its usage is known.
 func (o *Online) Generate(ctx context.Context, call worker.Call) (*worker.Answer, error) {
-	j, lane := call.Job, call.Lane
+	if call.Lane.Endpoint != "" {
+		return o.predict(ctx, call)
+	}
+	at, how := outletOf(call), unasked
+	if call.Prefix != "" && !o.cfg.Inline {
+		how = o.outlets.choose(at)
+	}
+	if how == unasked {
+		call.Prefix = ""
+		return o.try(ctx, call).result()
+	}
+	var l lesson
+	defer func() { o.outlets.learn(at, how, l) }()
+	first := o.try(ctx, call)
+	l, again := first.lesson(how)
+	if !again {
+		return first.result()
+	}
+	call.Prefix = ""
+	second := o.try(ctx, call)
+	if !first.aboutOutput && !first.agentMissing && second.err == nil {
+		l = first.refusal()
+	}
+	return second.result()
+}
+
+// try is one request and what came of it: an answer or an error.
+type try struct {
+	answer *worker.Answer
+	err    *worker.CallError
+
+	images       bool // the answer had images
+	strayed      bool // the model wrote an image elsewhere than it was asked to
+	aboutOutput  bool // the error is about the wish to have the image written
+	agentMissing bool // the error is that Vertex has not made its service agent yet
+}
+
+func (t *try) result() (*worker.Answer, error) {
+	if t.err != nil {
+		return nil, t.err
+	}
+	return t.answer, nil
+}
+
+// try sends one request.
+func (o *Online) try(ctx context.Context, call worker.Call) *try {
 	if ctx.Err() != nil {
-		return nil, &worker.CallError{Kind: worker.Interrupted, Lane: lane, Err: context.Cause(ctx)}
+		return &try{err: &worker.CallError{Kind: worker.Interrupted, Lane: call.Lane, Err: context.Cause(ctx)}}
 	}
-	client, err := o.at(ctx, lane)
+	client, err := o.at(ctx, call.Lane)
 	if err != nil {
-		return nil, &worker.CallError{Kind: worker.Denied, Lane: lane, Err: err}
+		return &try{err: &worker.CallError{Kind: worker.Denied, Lane: call.Lane, Err: err}}
 	}
-	timeout := o.timeout(j, lane)
-	c, callCtx, done := o.newCall(ctx, j, lane, timeout)
+	timeout := o.timeout(call.Job, call.Lane)
+	c, callCtx, done := o.newCall(ctx, call, timeout)
 	defer done()
-	resp, err := client.Models.GenerateContent(callCtx, j.Model.ID, contents(j), o.config(j, lane, timeout))
+	resp, err := client.Models.GenerateContent(callCtx, call.Job.Model.ID, contents(call.Job), o.config(call, timeout))
 	if err != nil {
-		return nil, o.explain(ctx, c.failure(ctx, err), j)
+		e := o.explain(ctx, c.failure(ctx, err), call.Job)
+		return &try{err: e, aboutOutput: c.aboutOutput, agentMissing: c.agentMissing}
 	}
-	return c.answer(resp), nil
+	return &try{answer: c.answer(resp), images: c.count > 0, strayed: c.strayed}
 }
 
 // newCall returns a call and the context to make it with. done ends both, and releases what the call still holds.
-func (o *Online) newCall(ctx context.Context, j *jobs.Job, lane worker.Lane, timeout time.Duration) (c *call, callCtx context.Context, done func()) {
+func (o *Online) newCall(ctx context.Context, of worker.Call, timeout time.Duration) (c *call, callCtx context.Context, done func()) {
 	callCtx, cancel := context.WithCancelCause(ctx)
-	c = &call{job: j, lane: lane, budget: o.cfg.Budget, maxImage: o.maxImage, clock: startClock(timeout, cancel)}
+	c = &call{Call: of, budget: o.cfg.Budget, maxImage: o.maxImage, clock: startClock(timeout, cancel)}
 	done = func() {
 		c.clock.pause()
 		c.release()

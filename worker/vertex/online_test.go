@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	"image/jpeg"
 	"image/png"
 	"io"
 	"net"
@@ -103,15 +102,6 @@ func pngImage(t testing.TB, width, height int) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	if err := png.Encode(&b, image.NewGray(image.Rect(0, 0, width, height))); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
-func jpegImage(t testing.TB, width, height int) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	if err := jpeg.Encode(&b, image.NewGray(image.Rect(0, 0, width, height)), nil); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -249,6 +239,8 @@ func TestUsage(t *testing.T) {
 		{"empty with an image", img, `,"usageMetadata":{"trafficType":"ON_DEMAND"}`, estimate, true},
 		{"missing without an image", `{"text":"no"}`, ``, jobs.Usage{Prompt: estimate.Prompt, Total: estimate.Prompt}, true},
 		{"no details, image", img, `,"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":1120}`, jobs.Usage{Prompt: 5, Image: 1120, Total: 1125}, false},
+		{"no details, written", file(testPrefix + "1.png"), `,"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":1120}`, jobs.Usage{Prompt: 5, Image: 1120, Total: 1125}, false},
+		{"missing with a written image", file(testPrefix + "1.png"), ``, estimate, true},
 		{"no details, text", `{"text":"no"}`, `,"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7,"totalTokenCount":12}`, jobs.Usage{Prompt: 5, Text: 7, Total: 12}, false},
 		{"tools", `{"text":"no"}`, `,"usageMetadata":{"promptTokenCount":5,"toolUsePromptTokenCount":3,"candidatesTokenCount":7,"totalTokenCount":15}`, jobs.Usage{Prompt: 8, Text: 7, Total: 15}, false},
 	}
@@ -256,7 +248,9 @@ func TestUsage(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			body := `{"candidates":[{"content":{"parts":[` + test.parts + `]},"finishReason":"STOP"}]` + test.usage + `}`
-			a, err := newOnline(t, serve(t, respond(http.StatusOK, body)), nil).Generate(t.Context(), callOf(job))
+			call := callOf(job)
+			call.Prefix = testPrefix
+			a, err := newOnline(t, serve(t, respond(http.StatusOK, body)), nil).Generate(t.Context(), call)
 			if err != nil {
 				t.Fatal(err)
 			}

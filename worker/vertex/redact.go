@@ -15,12 +15,20 @@ const (
 	redacted    = "[prompt]"
 )
 
-// detail returns words of the service in one line, without the job's prompt and system instruction, shortened.
+// detail returns words of the service in one line, without the job's prompts and system instruction, shortened.
 func detail(j *jobs.Job, words string) string {
-	words = redact(redact(words, j.Prompt), j.System)
+	secrets := []string{j.Prompt, j.System}
+	for _, t := range j.Turns {
+		secrets = append(secrets, t.Prompt)
+	}
+	for _, s := range secrets {
+		words = redact(words, s)
+	}
 	words = oneLine(words)
-	// Once more, for texts that repeat the prompt with other white space.
-	words = redact(redact(words, oneLine(j.Prompt)), oneLine(j.System))
+	// Once more, for texts that repeat a prompt with other white space.
+	for _, s := range secrets {
+		words = redact(words, oneLine(s))
+	}
 	if len(words) <= maxDetailBytes {
 		return words
 	}

@@ -9,28 +9,49 @@ import (
 	"github.com/assetmill/assetmill/worker"
 )
 
-// contents returns what the model is to see: the references, then the prompt that speaks of them.
+// contents returns what the model is to see: the turns that show what is wanted, the references, then the prompt that speaks of them.
 func contents(j *jobs.Job) []*genai.Content {
+	all := make([]*genai.Content, 0, 2*len(j.Turns)+1)
+	for _, t := range j.Turns {
+		all = append(all,
+			genai.NewContentFromText(t.Prompt, genai.RoleUser),
+			genai.NewContentFromParts([]*genai.Part{imagePart(t.Image)}, genai.RoleModel))
+	}
 	parts := make([]*genai.Part, 0, len(j.References)+1)
 	for _, uri := range j.References {
-		parts = append(parts, genai.NewPartFromURI(uri, jobs.ReferenceType(uri)))
+		parts = append(parts, imagePart(uri))
 	}
 	parts = append(parts, genai.NewPartFromText(j.Prompt))
-	return []*genai.Content{genai.NewContentFromParts(parts, genai.RoleUser)}
+	return append(all, genai.NewContentFromParts(parts, genai.RoleUser))
 }
 
-// config returns everything else of a request.
-func (o *Online) config(j *jobs.Job, lane worker.Lane, timeout time.Duration) *genai.GenerateContentConfig {
+// imagePart stands for an image that Vertex reads from Cloud Storage itself.
+func imagePart(uri string) *genai.Part { return genai.NewPartFromURI(uri, jobs.ReferenceType(uri)) }
+
+// hasImages reports whether a request for the job has Vertex read images.
+func hasImages(j *jobs.Job) bool { return len(j.References)+len(j.Turns) > 0 }
+
+// config returns everything else of an online request.
+func (o *Online) config(call worker.Call, timeout time.Duration) *genai.GenerateContentConfig {
 	once := false
+	cfg := settings(call.Job)
+	// The SDK continues an unfinished answer with a second paid request unless told not to.
+	cfg.AutomaticContinuation = &once
+	cfg.HTTPOptions = &genai.HTTPOptions{Headers: o.headers(call.Lane, timeout)}
+	if call.Prefix != "" {
+		cfg.GenerationOutputConfig = &genai.GenerationOutputConfig{OutputURIPrefix: call.Prefix}
+	}
+	return cfg
+}
+
+// settings returns what a job asks for beside its contents, online and in a batch.
+func settings(j *jobs.Job) *genai.GenerateContentConfig {
 	cfg := &genai.GenerateContentConfig{
 		ResponseModalities: []string{"TEXT", "IMAGE"},
 		CandidateCount:     1,
 		Seed:               j.Seed,
 		ImageConfig:        &genai.ImageConfig{AspectRatio: j.AspectRatio},
 		Labels:             labels(j),
-		// The SDK continues an unfinished answer with a second paid request unless told not to.
-		AutomaticContinuation: &once,
-		HTTPOptions:           &genai.HTTPOptions{Headers: o.headers(lane, timeout)},
 	}
 	// Models that make one size only are asked for none: some of them refuse the field.
 	if len(j.Model.Sizes) > 1 {

@@ -62,6 +62,19 @@ func TestRequest(t *testing.T) {
 			"labels":{"campaign":"c","client":"acme"}}`,
 		},
 		{
+			"turns that show what is wanted",
+			&schemas.Job{Prompt: "p", References: []string{"gs://bkt/o.webp"}, Turns: []*schemas.Job_Turn{
+				{Prompt: "first", Image: "gs://bkt/1.png"}, {Prompt: "second", Image: "gs://bkt/2.jpeg"},
+			}},
+			"/v1/projects/p-1/locations/global/publishers/google/models/gemini-3-pro-image:generateContent",
+			`{"contents":[
+				{"role":"user","parts":[{"text":"first"}]},{"role":"model","parts":[{"fileData":{"fileUri":"gs://bkt/1.png","mimeType":"image/png"}}]},
+				{"role":"user","parts":[{"text":"second"}]},{"role":"model","parts":[{"fileData":{"fileUri":"gs://bkt/2.jpeg","mimeType":"image/jpeg"}}]},
+				{"role":"user","parts":[{"fileData":{"fileUri":"gs://bkt/o.webp","mimeType":"image/webp"}},{"text":"p"}]}],
+			"generationConfig":{"candidateCount":1,"responseModalities":["TEXT","IMAGE"],"imageConfig":{"imageSize":"1K"}},
+			"labels":{"campaign":"default"}}`,
+		},
+		{
 			"little, in a region, by a model of one size, in the reference's own ratio",
 			&schemas.Job{Prompt: "p", Model: "gemini-2.5-flash-image", Region: "europe-west4", References: []string{"gs://bkt/o.webp"}},
 			"/v1/projects/p-1/locations/europe-west4/publishers/google/models/gemini-2.5-flash-image:generateContent",
@@ -329,6 +342,45 @@ func TestHTTP2(t *testing.T) {
 	}
 }
 
+// TestLargeRequest sends all that a job may have: it must arrive as it is.
+func TestLargeRequest(t *testing.T) {
+	t.Parallel()
+	var references []string
+	for i := range 14 {
+		references = append(references, fmt.Sprintf("gs://bkt/%d.png", i))
+	}
+	prompt := strings.Repeat("A harbour at dusk, ünïcode & <tags>. ", 8192/9) // about 8,192 tokens
+	requests := make(chan seen, 1)
+	o := newOnline(t, serve(t, capturing(requests)), nil)
+	job := newJob(t, func(m *schemas.Job) {
+		m.Prompt, m.System, m.References = prompt, strings.Repeat("s ", 4000), references
+	})
+	if _, err := o.Generate(t.Context(), callOf(job)); err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Contents []struct {
+			Parts []struct {
+				Text     string
+				FileData struct{ FileURI string }
+			}
+		}
+		SystemInstruction struct{ Parts []struct{ Text string } }
+	}
+	if err := json.Unmarshal([]byte((<-requests).body), &got); err != nil {
+		t.Fatal(err)
+	}
+	parts := got.Contents[0].Parts
+	if len(parts) != 15 || parts[14].Text != job.Prompt || got.SystemInstruction.Parts[0].Text != job.System {
+		t.Fatalf("%d parts", len(parts))
+	}
+	for i, uri := range references {
+		if parts[i].FileData.FileURI != uri {
+			t.Errorf("part %d: %+v", i, parts[i])
+		}
+	}
+}
+
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -354,53 +406,15 @@ func TestDetail(t *testing.T) {
 		{"another white space", "A wide  shot of a lighthouse\nat dawn, in oil", "[prompt]"},
 		{"too little to be the prompt", "A wide shot is impossible", "A wide shot is impossible"},
 		{"system", "You said: Be brief.", "You said: [prompt]"},
+		{"turn", "Like a lantern in the fog, before.", "[prompt], before."},
 		{"no UTF-8", "a\xffb", "a\ufffdb"},
 		{"long", strings.Repeat("é", 400), strings.Repeat("é", 248) + "…"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got := detail(&jobs.Job{Prompt: prompt, System: "Be brief."}, test.words)
+			got := detail(&jobs.Job{Prompt: prompt, System: "Be brief.", Turns: []jobs.Turn{{Prompt: "Like a lantern in the fog"}}}, test.words)
 			if got != test.want || len(got) > maxDetailBytes {
 				t.Errorf("got %q, want %q", got, test.want)
-			}
-		})
-	}
-}
-
-func TestIdentify(t *testing.T) {
-	t.Parallel()
-	// The smallest lossless WebP: one pixel.
-	webp := "RIFF\x1a\x00\x00\x00WEBPVP8L\x0d\x00\x00\x00\x2f\x00\x00\x00\x10\x07\x10\x11\x11\x88\x88\xfe\x07\x00"
-	tests := []struct {
-		name, bytes, declared string
-		mime                  string
-		width, height         int
-		ok                    bool
-	}{
-		{"PNG", string(pngImage(t, 5, 3)), "image/png", "image/png", 5, 3, true},
-		{"JPEG", string(jpegImage(t, 5, 3)), "image/jpeg", "image/jpeg", 5, 3, true},
-		{"WebP", webp, "image/webp", "image/webp", 1, 1, true},
-		{"JPEG that says it is PNG", string(jpegImage(t, 5, 3)), "image/png", "image/jpeg", 5, 3, true},
-		{"PNG that says nothing", string(pngImage(t, 5, 3)), "", "image/png", 5, 3, true},
-		{"PNG with a broken head", string(pngImage(t, 5, 3)[:10]), "image/png", "image/png", 0, 0, true},
-		{"something new", "....ftypavif", "image/AVIF; x=y", "image/avif", 0, 0, true},
-		{"no PNG", "hello", "image/png", "", 0, 0, false},
-		{"nothing", "", "image/avif", "image/avif", 0, 0, false},
-		{"no image", "hello", "text/plain", "text/plain", 0, 0, false},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			b, err := blob.NewBudget(1<<20).Reserve(t.Context(), 0, 1<<20)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer b.Release()
-			if _, err := b.Write([]byte(test.bytes)); err != nil {
-				t.Fatal(err)
-			}
-			mime, width, height, ok := identify(b, test.declared)
-			if mime != test.mime || width != test.width || height != test.height || ok != test.ok {
-				t.Errorf("got %q, %d x %d, %v", mime, width, height, ok)
 			}
 		})
 	}

@@ -132,7 +132,7 @@ func (e *engine) check(ctx context.Context) error {
 		e.queue.Check(ctx, schemas.TopicResults, schemas.TopicDead),
 		e.ledger.Check(ctx),
 		e.assets.Check(ctx),
-		e.lineage.Check(ctx),
+		e.lineage.Check(ctx, schemas.TableGenerations, schemas.TableAttempts, schemas.TableBatches),
 		e.checkLanes(ctx),
 	)
 }

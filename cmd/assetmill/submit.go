@@ -247,7 +247,7 @@ func (a *app) connectSubmit(ctx context.Context) (_ *submitConnections, err erro
 	q := queue.New(pubsubClient, queue.Config{Mode: jobs.Online, Log: zap.NewNop(), Tracer: observed.Tracer()})
 	c.add(func() error { q.Close(); return nil })
 	receipts := ledger.NewReceipts(storageClient, s.workBucket)
-	if err := errors.Join(q.Check(ctx, schemas.TopicJobs), receipts.Check(ctx), rows.Check(ctx)); err != nil {
+	if err := errors.Join(q.Check(ctx, schemas.TopicJobs), receipts.Check(ctx), rows.Check(ctx, schemas.TableSubmissions)); err != nil {
 		return nil, err
 	}
 	return &submitConnections{

@@ -84,6 +84,7 @@ var allowed = map[string][]string{
 	"internal/localbq":          {"schemas"},
 	"internal/localcloud":       {"schemas", "internal/"},
 	"internal/torture":          {},
+	"deploy/terraform":          {"schemas", "jobs"},
 	"internal/tidy":             {},
 	"cmd/assetmill":             {"schemas", "jobs", "jobs/", "worker", "worker/", "internal/blob", "internal/retry", "internal/gcs", "internal/telemetry"},
 	"cmd/bench":                 {"internal/bench/"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,8 +22,8 @@ const (
 )
 
 // Check says in one sentence for each what would keep rows from being stored: a dataset or a table that does not exist,
-// columns that a table lacks, a permission that is missing. It appends nothing.
-func (l *Lineage) Check(ctx context.Context) error {
+// columns that a table lacks, a permission to append to the named tables that is missing. It appends nothing.
+func (l *Lineage) Check(ctx context.Context, appends ...string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, checkTimeout, fmt.Errorf("BigQuery did not answer within %s", checkTimeout))
 	defer cancel()
 	ds := l.client.DatasetInProject(l.cfg.Project, l.cfg.Dataset)
@@ -39,6 +40,9 @@ func (l *Lineage) Check(ctx context.Context) error {
 		return errors.Join(all...)
 	}
 	for _, a := range l.appenders() {
+		if !slices.ContainsFunc(appends, func(table string) bool { return l.tableName(table) == a.table }) {
+			continue // this account need not be allowed to
+		}
 		if _, err := a.open(); err != nil {
 			all = append(all, fmt.Errorf("lineage table %s: open its stream: %w", a.table, classify(err).err))
 		}

@@ -6,6 +6,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 CSV ?= examples/prompts.csv
+# online, batch or auto; empty: what the rows say.
+MODE ?=
 DIR ?= .local
 # More flags: `make run ARGS='--quota 60'` for the local cloud, `ARGS='-- --campaign spring'` for assetmill submit.
 ARGS ?=
@@ -19,8 +21,8 @@ BUILD := go build -ldflags '-X main.version=$(VERSION)'
 ##@ Use
 
 .PHONY: run
-run: build ## Send a CSV through the local cloud and a worker: make run [CSV=path] [ARGS=...]
-	@bin/localcloud run --dir '$(DIR)' --csv '$(CSV)' $(ARGS)
+run: build ## Send a CSV through the local cloud and a worker: make run [CSV=path] [MODE=batch] [ARGS=...]
+	@bin/localcloud run --dir '$(DIR)' --csv '$(CSV)' $(if $(MODE),--mode '$(MODE)') $(ARGS)
 
 .PHONY: local
 local: build ## Run the local cloud alone until Ctrl-C; `. .local/env` in another terminal points everything at it

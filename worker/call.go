@@ -53,7 +53,11 @@ func (t *task) call() error {
 		if err != nil {
 			return t.laneless(waiting, err)
 		}
-		// The wait may have been long.
+		// The wait may have been long: an image that was on its way may have come, and the job may be another's by now.
+		if err := t.lookAgain(); err != nil || t.answer != nil {
+			permit.Drop()
+			return err
+		}
 		if may, err := t.mayCall(waiting); !may || err != nil {
 			permit.Drop()
 			return err
@@ -115,7 +119,7 @@ func (t *task) whyNot(waiting context.Context) error {
 	return context.Cause(waiting)
 }
 
-// lookAgain looks whether a call whose answer was lost has left its image in the bucket, so that it need not be paid for again.
+// lookAgain looks whether a call whose image nobody has recorded has left it in the bucket, so that it need not be paid for again.
 func (t *task) lookAgain() error {
 	if !t.unsure || t.answer != nil {
 		return nil
@@ -124,7 +128,8 @@ func (t *task) lookAgain() error {
 	if err != nil {
 		return err
 	}
-	if t.unsure = false; found {
+	if found {
+		t.unsure = false
 		t.adopt(asset, "adopted from a call whose answer was lost")
 	}
 	return nil

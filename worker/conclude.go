@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/assetmill/assetmill/jobs"
@@ -63,8 +64,9 @@ type Conclusion struct {
 //  1. ended is true: the job has ended and everything is durable.
 //  2. ended is false and err is nil: the call yielded nothing that counts, and the job needs another. What was spent, this call
 //     included, is returned. Nothing was written.
-//  3. err is not nil: it wraps [ErrFenced] when the ticket does not hold the job, which has ended otherwise or is another's; after
-//     any other error the job's end may or may not be written, and concluding again is right.
+//  3. err is not nil: it wraps [ErrFenced] when the ticket does not hold the job, which has ended otherwise or is another's. It wraps
+//     [ErrRowRefused] when the job has ended and lineage can never store its row: its message must be published again, and becomes a dead
+//     letter. After any other error the job's end may or may not be written, and concluding again is right.
 //
 // It is safe for concurrent use, also beside Run.
 func (w *Worker) Conclude(ctx context.Context, c Conclusion) (ended bool, spent Spent, err error) {
@@ -103,7 +105,8 @@ func (t *task) conclude() error {
 	return t.known(end)
 }
 
-// Repeat makes a recorded end known once more, for whoever can't tell whether it was.
+// Repeat makes a recorded end known once more, for whoever can't tell whether it was. An error that wraps [ErrRowRefused] means what it
+// means for Conclude.
 func (w *Worker) Repeat(ctx context.Context, c Conclusion, end Record) error {
 	t := &task{
 		run:      &run{Worker: w, receiving: ctx, calls: ctx, settle: ctx, halt: func(error) {}},
@@ -116,10 +119,14 @@ func (w *Worker) Repeat(ctx context.Context, c Conclusion, end Record) error {
 // errUnknown says that an end is recorded and not yet known to everybody.
 var errUnknown = errors.New("the job's end is recorded, but could not be made known")
 
-// known announces an end, and fails where a message would be given back.
+// known announces an end, and fails where a message would be given back or given up.
 func (t *task) known(end Record) error {
-	if v := t.announce(end); v.Action == jobs.Retry {
+	switch v := t.announce(end); v.Action {
+	case jobs.Retry:
 		return errUnknown
+	case jobs.Dead:
+		return fmt.Errorf("%w: %s", ErrRowRefused, v.Detail)
+	default:
+		return nil
 	}
-	return nil
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -35,6 +36,9 @@ func (t *task) admit(mode jobs.Mode, claim func(*jobs.Job) (Standing, error)) (v
 		return t.bury(reason, err)
 	}
 	standing, err := claim(t.job)
+	if errors.Is(err, ErrNoLane) {
+		return t.turnAway(err) // a batch asks for its lane before it claims
+	}
 	if err != nil {
 		return t.retry("the ledger could not be asked", err, troublePause)
 	}
@@ -81,9 +85,12 @@ func (t *task) finish() jobs.Verdict {
 
 var errIDConflict = errors.New("the id belongs to a job with other content: give this one an id of its own, or publish the first one's content unchanged")
 
-// leftUnsure reports whether the last call for a job ended without an answer.
+// leftUnsure reports whether a call for a job may have left an image that nobody has recorded: its answer was lost, or there was no time
+// to store what it brought. That another call came after it changes nothing: an image may come late.
 func leftUnsure(s Spent) bool {
-	return len(s.Attempts) > 0 && s.Attempts[len(s.Attempts)-1].GetResult() == resultUnknown
+	return slices.ContainsFunc(s.Attempts, func(a *schemas.AttemptRow) bool {
+		return a.GetResult() == resultUnknown || a.GetResult() == resultImage
+	})
 }
 
 // task is one message on its way along the spine.
@@ -99,7 +106,7 @@ type task struct {
 
 	lane     Lane      // of the last call
 	batch    string    // id of the batch that made the call; usually empty
-	unsure   bool      // whether the last call may have made an image whose answer was lost
+	unsure   bool      // whether a call may have left an image that nobody has recorded
 	called   time.Time // when the last call began
 	calling  bool      // whether it is under way
 	answered time.Time // when its answer was complete
@@ -145,7 +152,7 @@ func (t *task) inherit() error {
 	}
 	t.called, t.answered = time.Now(), time.Now()
 	result, reason := resultUnknown, reasonAbandoned
-	if found {
+	if t.unsure = !found; found {
 		result, reason = resultImage, reasonAdopted
 		t.adopt(asset, "adopted from a worker that did not come back")
 	}

@@ -39,12 +39,14 @@ type engine struct {
 	budget   *blob.Budget
 	assets   *assets.Store
 	lineage  *lineage.Lineage
+	batching *batching
+	project  string
 	log      *zap.Logger
 }
 
 // openEngine is the one place where a worker is composed.
 func (a *app) openEngine(ctx context.Context, f *workerFlags, s *settings, id string, log *zap.Logger, resent func(table string, rows int)) (_ *engine, err error) {
-	e := &engine{budget: blob.NewBudget(int64(f.imageMemory) << 20), log: log}
+	e := &engine{budget: blob.NewBudget(int64(f.imageMemory) << 20), project: s.project, log: log}
 	defer func() {
 		if err != nil {
 			e.close()
@@ -83,7 +85,10 @@ func (a *app) openEngine(ctx context.Context, f *workerFlags, s *settings, id st
 	e.ledger = ledger.New(storageClient, s.workBucket, id)
 	e.assets = assets.New(storageClient, assets.Config{Bucket: s.bucket, Regions: e.config.Buckets, AnyLocation: s.storageLocal})
 	e.lanes = lanes.New(e.config, lanes.Options{Log: log, MaxInFlight: f.concurrency, Storable: e.assets.Storable})
-	return e, e.openModel(ctx, f, s)
+	if err := e.openModel(ctx, f, s); err != nil {
+		return nil, err
+	}
+	return e, e.openBatching(ctx, f, s, pubsubClient, storageClient)
 }
 
 // readLanes reads the file of lanes, if there is one.
@@ -134,6 +139,7 @@ func (e *engine) check(ctx context.Context) error {
 		e.assets.Check(ctx),
 		e.lineage.Check(ctx, schemas.TableGenerations, schemas.TableAttempts, schemas.TableBatches),
 		e.checkLanes(ctx),
+		e.batching.check(ctx),
 	)
 }
 

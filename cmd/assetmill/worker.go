@@ -39,6 +39,7 @@ type workerFlags struct {
 	streams     int
 	inline      bool
 	telemetry   telemetryFlags
+	batch       batchFlags
 }
 
 func (a *app) workerCommand() *cobra.Command {
@@ -64,6 +65,7 @@ a terminal.`,
 	cmd.Flags().IntVar(&f.streams, "streams", 0, fmt.Sprintf("Pub/Sub streams (default %d; %d with an emulator)", cloudStreams, localStreams))
 	cmd.Flags().BoolVar(&f.inline, "inline", false, "never ask models to write their images to Cloud Storage themselves")
 	f.telemetry.add(cmd)
+	f.batch.register(cmd)
 	return cmd
 }
 
@@ -79,10 +81,14 @@ func (a *app) worker(ctx context.Context, f *workerFlags) error {
 	case f.grace <= 0:
 		return usageError("--grace is %s; calls in flight need time to end", f.grace)
 	}
+	if err := f.batch.check(); err != nil {
+		return err
+	}
 	s, err := a.settings()
 	if err != nil {
 		return err
 	}
+	f.batch.local(s.pubsubLocal)
 	if f.streams == 0 {
 		if f.streams = cloudStreams; s.pubsubLocal {
 			f.streams = localStreams
@@ -110,8 +116,10 @@ func (a *app) runWorker(ctx context.Context, f *workerFlags, s *settings, log *z
 	if err := errors.Join(e.check(ctx), o.show(e, f)); err != nil {
 		return fmt.Errorf("cannot start: %w", err)
 	}
-	w := worker.New(worker.Config{
+	var w *worker.Worker
+	w = worker.New(worker.Config{
 		ID: id, Version: version, Grace: f.grace, Catalogue: e.catalogue, Log: log, Hurry: a.hurry, Meter: o.Meter(), Tracer: o.Tracer(),
+		Beside: e.loops(id, f, func() *worker.Worker { return w }),
 	}, worker.Ports{
 		Queue: e.queue, Controls: e.controls, Ledger: e.ledger, Lanes: e.lanes, Model: e.model, Assets: e.assets, Lineage: e.lineage, Results: e.queue,
 	})

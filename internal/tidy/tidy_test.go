@@ -72,7 +72,7 @@ var allowed = map[string][]string{
 	"worker/lanes/pace":         {},
 	"worker/lanes/pace/pacesim": {"worker/lanes/pace"},
 	"worker/batch":              {"schemas", "jobs", "worker"},
-	"worker/batch/files":        {"worker/batch", "internal/gcs", "internal/retry"},
+	"worker/batch/gcsfiles":     {"jobs", "worker/batch", "internal/gcs", "internal/retry"},
 	"worker/workertest":         {"schemas", "jobs", "worker", "worker/lanes", "worker/batch", "internal/blob", "internal/retry"},
 	"internal/blob":             {},
 	"internal/imagehead":        {},
@@ -111,7 +111,7 @@ func TestImportsGoOneWay(t *testing.T) {
 
 // cloudUsers are the packages that may talk to a cloud. All others get what they need through small interfaces.
 var cloudUsers = []string{
-	"jobs/queue", "worker/ledger", "worker/vertex", "worker/assets", "worker/lineage", "cmd/assetmill",
+	"jobs/queue", "worker/ledger", "worker/vertex", "worker/assets", "worker/lineage", "worker/batch/gcsfiles", "cmd/assetmill",
 	"internal/gcs", "internal/gcs/gcstest", "internal/vertextest", "internal/localbq", "internal/localcloud",
 }
 

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,295 +15,196 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/assetmill/assetmill/jobs"
-	"github.com/assetmill/assetmill/schemas"
 	"github.com/assetmill/assetmill/worker"
 )
 
+// DefaultConcurrency is how many rows of a range are on their way to the bucket at a time.
+const DefaultConcurrency = 16
+
+// fate is what became of a line, or of a job.
+type fate byte
+
+// Fates.
 const (
-	// DefaultRangeBytes is the part of an output that one worker collects at a time: some hundred images, a minute's work.
-	DefaultRangeBytes = 256 << 20
-	// maxRanges bounds the ranges of one batch, so that its state stays small: 200,000 rows of 8 MB are 1.6 TB.
-	maxRanges = 4096
-	// DefaultConcurrency is how many rows of a range are on their way to the bucket at a time.
-	DefaultConcurrency = 16
-	// askAgain is after how many looks the ranges that are still missing are asked for again. Their messages come back by themselves; this
-	// is for those that somebody purged.
-	askAgain = 40
+	fateSucceeded fate = 's'
+	fateRefused   fate = 'r'
+	fateUnmade    fate = 'x' // of a line: it holds no answer that counts
+	fateRepeated  fate = 'd' // of a line: its job had ended by another line
+	fateFailed    fate = 'f' // of a job, also when it was cancelled
+	fateRequeued  fate = 'q' // of a job
 )
 
-// startCollecting cuts the output of a Vertex job, if there was one, into ranges, and asks for them.
-func (b *run) startCollecting(ctx context.Context, job *worker.VertexBatch) error {
-	b.state.Ranges = nil
-	if job != nil {
-		if err := b.cancelSurplus(ctx); err != nil {
-			return err
-		}
-		if err := b.cut(ctx); err != nil {
-			return err
-		}
-	}
-	b.state.Phase, b.state.Looks, b.state.Passed, b.state.Totals = Collecting, 0, 0, nil
-	return b.save(ctx)
-}
-
-// cancelSurplus looks for jobs that a frozen worker may have created after this batch had one.
-func (b *run) cancelSurplus(ctx context.Context) error {
-	found, err := b.vertex.Find(ctx, b.m.Lane, b.m.ID)
-	if err != nil {
-		return fmt.Errorf("look for the batch's jobs: %w", err)
-	}
-	for _, extra := range found {
-		if extra.Name == b.state.Job || slices.Contains(b.state.Surplus, extra.Name) {
-			continue
-		}
-		b.log.Error("a batch has more than one Vertex job; the other is cancelled", zap.String("job", b.state.Job), zap.String("other", extra.Name))
-		if err := b.vertex.Cancel(ctx, b.m.Lane, extra.Name); err != nil {
-			return err
-		}
-		b.state.Surplus = append(b.state.Surplus, extra.Name)
-	}
-	return nil
-}
-
-// cut plans the ranges.
-func (b *run) cut(ctx context.Context) error {
-	folder := outputDir(b.m.ID)
-	if b.state.Output != "" {
-		name, ok := b.files.Name(b.state.Output)
-		if !ok {
-			return fmt.Errorf("Vertex says that the output is at %s, which is not in this bucket", b.state.Output)
-		}
-		folder = name
-	}
-	files, err := b.files.List(ctx, folder)
-	if err != nil {
-		return fmt.Errorf("list the output: %w", err)
-	}
-	var total int64
-	for _, f := range files {
-		if isOutput(f) {
-			total += f.Size
-		}
-	}
-	length := max(b.cfg.RangeBytes, total/maxRanges+1)
-	for _, f := range files {
-		for from := int64(0); isOutput(f) && from < f.Size; from += length {
-			b.state.Ranges = append(b.state.Ranges, Range{File: f.Name, From: from, Length: min(length, f.Size-from)})
-		}
-	}
-	return nil
-}
-
-// isOutput tells rows from what else Vertex may put there.
-func isOutput(f File) bool { return strings.HasSuffix(f.Name, ".jsonl") }
-
-func rangeName(batch string, n int) string { return fmt.Sprintf("%s%05d.json", rangeDir(batch), n) }
-
-// ask publishes the messages of ranges.
-func (b *run) ask(ctx context.Context, missing []int) error {
-	var group errgroup.Group
-	group.SetLimit(b.cfg.Concurrency)
-	for _, n := range missing {
-		group.Go(func() error {
-			return b.queue.PublishHandoff(ctx, &schemas.BatchHandoff{BatchId: b.m.ID, Gatherer: b.m.Gatherer, Range: int32(n)})
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return fmt.Errorf("ask for the ranges: %w", err)
-	}
-	return nil
-}
-
-// Found is what became of the rows of one range: its checkpoint.
+// Found is what became of the lines of one range: its checkpoint.
 type Found struct {
 	Range Range `json:"range"`
-	// Rows are the rows of the batch that the range holds, a row as often as it occurs, and Fates what became of each, a letter each.
+	// Rows are the rows of the batch that the lines belong to, a row as often as it occurs, and Fates what became of each line, a letter each.
 	Rows  []int32 `json:"rows"`
 	Fates string  `json:"fates"`
-	// Failed says of each row whose fate is fateFailed how its call failed, in their order.
-	Failed  []Failure `json:"failed,omitempty"`
-	Orphans int       `json:"orphans,omitempty"` // lines of no job of the batch; kept under orphans/
-	Damaged int       `json:"damaged,omitempty"` // lines that can't be read
-	Cost    jobs.USD  `json:"cost"`              // of all lines
-	Worker  string    `json:"worker"`
+	// Unmade says how the calls went of the lines whose fate is fateUnmade, in their order.
+	Unmade []Unmade `json:"unmade,omitempty"`
+	// Undecided are lines that could be of any of several rows.
+	Undecided []Undecided `json:"undecided,omitempty"`
+	Orphans   int         `json:"orphans,omitempty"` // lines of no job of the batch; kept under orphans/
+	Damaged   int         `json:"damaged,omitempty"` // lines that can't be read
+	Cost      jobs.USD    `json:"cost"`              // of all lines but the undecided ones
+	Worker    string      `json:"worker"`
 }
 
-// Fates of a row.
-const (
-	fateSucceeded = 's'
-	fateRefused   = 'r'
-	fateRejected  = 'f' // ended as failed
-	fateRepeated  = 'd' // the job had ended, or is not the batch's any more: the row is a duplicate
-	fateFailed    = 'x' // the job needs another call
-)
-
-// Failure is how a row failed.
-type Failure struct {
-	Kind   worker.Kind `json:"kind"`
-	Status int         `json:"status,omitempty"`
-	Detail string      `json:"detail,omitempty"`
+// Unmade is how a call went that yielded no answer that counts: a useless answer, or an error.
+type Unmade struct {
+	Useless *worker.Answer `json:"useless,omitempty"`
+	Kind    worker.Kind    `json:"kind,omitempty"`
+	Reason  jobs.Reason    `json:"reason,omitempty"`
+	Status  int            `json:"status,omitempty"`
+	Detail  string         `json:"detail,omitempty"`
 }
+
+// Undecided is a line without labels that could be of any of several rows, whose requests are equal.
+type Undecided struct {
+	Offset   int64    `json:"offset"` // in its file
+	Like     int32    `json:"like"`   // the first of those rows
+	Answered bool     `json:"answered"`
+	Cost     jobs.USD `json:"cost"`
+}
+
+// maxUnmade bounds what a checkpoint keeps of an error's text.
+const maxUnmade = 300
 
 // collect collects one range, and reports whether nothing is left to do about it.
-func (r *Runner) collect(ctx context.Context, m *Manifest, n int) (over bool, err error) {
-	s, err := readState(ctx, r.files, m.ID)
+func (r *Runner) collect(ctx context.Context, m *Manifest, n int, log *zap.Logger) (over bool, err error) {
+	if !r.collections.TryAcquire(1) {
+		return false, nil // it comes back, here or elsewhere
+	}
+	defer r.collections.Release(1)
+	s, err := readState(ctx, r.ports.Files, m.ID)
 	if err != nil {
 		return false, err
 	}
-	if s.Phase == Closed || n > len(s.Ranges) {
-		return true, nil
+	if s.Phase != Collecting || n > len(s.Ranges) {
+		return true, nil // collected before
 	}
-	id := fmt.Sprintf("%s-range-%d", m.ID, n)
-	standing, err := r.ledger.Claim(ctx, id, jobs.Digest{})
-	if err != nil || standing.State != worker.Granted {
-		return false, err
-	}
-	defer func() {
-		free := context.WithoutCancel(ctx)
-		if e := r.ledger.Release(free, standing.Ticket, worker.Spent{}); e != nil && !errors.Is(e, worker.ErrFenced) {
-			err = errors.Join(err, e)
+	return r.alone(ctx, fmt.Sprintf("%s-range-%d", m.ID, n), func(worker.Ticket) error {
+		_, generation, err := r.ports.Files.Read(ctx, rangeName(m.ID, n))
+		if err != nil || generation != 0 {
+			return err // collected before
 		}
-	}()
-	_, generation, err := r.files.Read(ctx, rangeName(m.ID, n))
-	if err != nil || generation != 0 {
-		return err == nil, err // collected before
-	}
-	x, err := readIndex(ctx, r.files, m)
-	if err != nil {
-		return false, err
-	}
-	c := &collecting{Runner: r, m: m, state: s, index: x, span: s.Ranges[n-1], ended: map[int32]bool{}, reserved: map[int32]bool{}}
-	found, err := c.run(ctx)
-	if err != nil {
-		return false, fmt.Errorf("collect range %d of %d: %w", n, len(s.Ranges), err)
-	}
-	data, err := json.Marshal(found)
-	if err != nil {
-		return false, err
-	}
-	_, err = r.files.Swap(ctx, rangeName(m.ID, n), 0, data)
-	return err == nil || errors.Is(err, ErrSwapped), err
+		c := &collecting{Runner: r, m: m, state: s, span: s.Ranges[n-1], log: log, ended: map[int32]bool{}}
+		c.found = Found{Range: c.span, Worker: r.cfg.Worker}
+		if err := c.run(ctx); err != nil {
+			return fmt.Errorf("collect %s from byte %d: %w", c.span.File, c.span.From, err)
+		}
+		data, err := json.Marshal(c.found)
+		if err == nil {
+			_, err = r.ports.Files.Swap(ctx, rangeName(m.ID, n), 0, data)
+		}
+		if errors.Is(err, ErrSwapped) {
+			return nil // by a worker that takes this one for dead
+		}
+		return err
+	})
 }
 
 // collecting is the collection of one range.
 type collecting struct {
 	*Runner
-	m     *Manifest
-	state *State
-	index *index
-	span  Range
+	m      *Manifest
+	state  *State
+	span   Range
+	log    *zap.Logger
+	index  *index
+	placed placement // when only these lines are collected
 
-	mu       sync.Mutex
-	ended    map[int32]bool // rows whose jobs this collection has ended
-	reserved map[int32]bool // rows that lines without labels were given
-	found    Found
-	fates    []byte // of found.Rows
+	mu    sync.Mutex
+	ended map[int32]bool // rows whose jobs this collection has ended
+	found Found
+	fates []byte // of found.Rows
 }
 
 // run reads the range's lines and takes each to its job.
-func (c *collecting) run(ctx context.Context) (*Found, error) {
-	in, err := c.files.Open(ctx, c.span.File, c.span.From, -1)
-	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
-	c.found = Found{Range: c.span, Worker: c.cfg.Worker}
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(c.cfg.Concurrency)
-	readErr := c.format.Rows(gctx, in, c.span.From, c.span.Length, func(row worker.OutputRow) error {
-		if gctx.Err() != nil {
-			release(row)
-			return context.Cause(gctx)
-		}
-		group.Go(func() error { return c.take(gctx, row) })
-		return nil
-	})
-	// What went wrong with a row ends the reading too; it is the cause.
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	if readErr != nil {
-		return nil, readErr
-	}
-	c.found.Fates = string(c.fates)
-	return &c.found, nil
-}
-
-func release(row worker.OutputRow) {
-	if row.Answer != nil && row.Answer.Image != nil {
-		row.Answer.Image.Blob.Release()
-	}
-}
-
-// take takes a line to its job.
-func (c *collecting) take(ctx context.Context, line worker.OutputRow) error {
-	if line.Damaged != nil {
-		c.note(func(f *Found) { f.Damaged++ })
-	}
-	number, err := c.match(ctx, line)
-	if err != nil {
-		release(line)
+func (c *collecting) run(ctx context.Context) (err error) {
+	if c.index, err = readIndex(ctx, c.ports.Files, c.m); err != nil {
 		return err
 	}
-	if number == nobody {
-		release(line)
-		return c.keepOrphan(ctx, line)
-	}
-	fate, cost, err := c.conclude(ctx, line, number)
-	if err != nil {
-		return fmt.Errorf("row %d, at byte %d of %s: %w", number, line.Offset, c.span.File, err)
-	}
-	c.note(func(f *Found) {
-		f.Rows, c.fates, f.Cost = append(f.Rows, number), append(c.fates, fate), f.Cost+cost
-		switch fate {
-		case fateFailed:
-			f.Failed = append(f.Failed, failureOf(line))
-		case fateSucceeded, fateRefused, fateRejected:
-			c.ended[number] = true
+	if c.span.Placed != 0 {
+		if c.placed, err = readPlacement(ctx, c.ports.Files, c.m.ID, c.span.Placed); err != nil {
+			return err
 		}
+	}
+	in, err := c.ports.Files.Open(ctx, c.span.File, c.span.From, -1)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(c.cfg.Concurrency)
+	readErr := c.ports.Format.Rows(gctx, in, c.span.From, c.span.Length, func(line worker.OutputRow) error {
+		group.Go(func() error { return c.take(gctx, line) })
+		return nil
 	})
-	return nil
+	// What went wrong with a line ends the reading too; it is the cause.
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	c.found.Fates = string(c.fates)
+	return readErr
+}
+
+// take takes a line to its job. Its image, if it has one, is released.
+func (c *collecting) take(ctx context.Context, line worker.OutputRow) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			c.log.Error("panic while collecting a line", zap.Int64("offset", line.Offset), zap.String("panic", fmt.Sprint(fault)), zap.Stack("stack"))
+			err = fmt.Errorf("panic: %v", fault)
+		}
+		release(line)
+		if err != nil {
+			err = fmt.Errorf("the line at byte %d: %w", line.Offset, err)
+		}
+	}()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if c.placed != nil {
+		if number, ours := c.placed[line.Offset]; ours {
+			return c.conclude(ctx, line, number)
+		}
+		return nil
+	}
+	number, equals := c.match(line)
+	switch {
+	case len(equals) == 0:
+		release(line) // it is copied from the file
+		return c.keepOrphan(ctx, line)
+	case number == nobody:
+		return c.leaveUndecided(ctx, line, equals[0])
+	default:
+		return c.conclude(ctx, line, number)
+	}
+}
+
+func release(line worker.OutputRow) {
+	if line.Answer != nil && line.Answer.Image != nil {
+		line.Answer.Image.Blob.Release()
+	}
 }
 
 // nobody is the number of no row.
 const nobody = int32(-1)
 
-// match returns the row whose request the line echoes. The request decides, since it made the image; the labels tell equal requests apart.
-func (c *collecting) match(ctx context.Context, line worker.OutputRow) (int32, error) {
-	equals := c.index.byHash[line.Hash]
-	if number := numberOf(line.Hi, line.Lo); slices.Contains(equals, number) {
-		return number, nil
-	}
-	if len(equals) == 0 {
+// match returns the rows whose request the line echoes, and which of them it belongs to, if that can be told. The request decides, since
+// it made the image; the labels only tell equal requests apart.
+func (c *collecting) match(line worker.OutputRow) (number int32, equals []int32) {
+	if line.Hash == ([32]byte{}) {
 		return nobody, nil
 	}
-	// Equal requests are interchangeable: the first whose job has not ended gets the image.
-	for _, number := range equals {
-		free, err := c.reserve(ctx, number)
-		if err != nil || free {
-			return number, err
-		}
+	equals = c.index.equals(line.Hash)
+	if number = numberOf(line.Hi, line.Lo); c.index.has(number, line.Hash) {
+		return number, equals
 	}
-	return equals[len(equals)-1], nil
-}
-
-// reserve sets a row aside for a line without labels, unless its job has ended or it is set aside already.
-func (c *collecting) reserve(ctx context.Context, number int32) (bool, error) {
-	c.mu.Lock()
-	taken := c.reserved[number] || c.ended[number]
-	if !taken {
-		c.reserved[number] = true
+	if len(equals) == 1 {
+		return equals[0], equals
 	}
-	c.mu.Unlock()
-	if taken {
-		return false, nil
-	}
-	row, err := entryOf(ctx, c.files, c.m, c.index, int(number), c.cfg.Catalogue)
-	if err != nil {
-		return false, err
-	}
-	_, ended, err := c.ledger.Look(ctx, row.Job.ID)
-	return !ended, err
+	return nobody, equals
 }
 
 // numberOf returns the row of two labels, or nobody.
@@ -318,95 +217,127 @@ func numberOf(hi, lo string) int32 {
 	return int32(h*rowsPerLabel + l)
 }
 
-// conclude ends a row's job with a line, or finds that it needs another call.
-func (c *collecting) conclude(ctx context.Context, line worker.OutputRow, number int32) (fate byte, cost jobs.USD, err error) {
-	row, err := entryOf(ctx, c.files, c.m, c.index, int(number), c.cfg.Catalogue)
+// conclude ends a line's job, or notes that it needs another call. Which it does is decided when all lines are known: another may hold
+// an image.
+func (c *collecting) conclude(ctx context.Context, line worker.OutputRow, number int32) error {
+	r, err := entryOf(ctx, c.ports.Files, c.m, c.index, int(number), c.cfg.Catalogue)
 	if err != nil {
-		release(line)
-		return 0, 0, err
+		return err
 	}
-	if c.wasEnded(number) {
-		release(line)
-		return fateRepeated, c.priceOf(line, row), nil
-	}
-	end := conclusion(c.m, c.state, row)
-	end.Answer, end.Err = line.Answer, line.Err
-	if line.Damaged != nil {
-		end.Err = &worker.CallError{Kind: worker.Unanswered, Lane: c.m.Lane, Detail: "the output's line can't be read", Err: line.Damaged}
-	}
-	ended, spent, err := c.spine.Conclude(ctx, end)
+	c.complete(line, r)
+	f, err := fateUnmade, error(nil)
 	switch {
-	case errors.Is(err, worker.ErrFenced):
-		return c.fenced(ctx, line, row, end)
-	case err != nil:
-		return 0, 0, err
-	case !ended:
-		return fateFailed, spent.Cost - row.Spent.Cost, nil
-	default:
-		return fateOf(line), spent.Cost - row.Spent.Cost, nil
+	case c.hasEnded(number):
+		f = fateRepeated
+	case counts(line):
+		if f, err = c.end(ctx, line, r); err != nil {
+			return fmt.Errorf("row %d: %w", number, err)
+		}
 	}
+	c.note(func(found *Found) {
+		found.Rows, c.fates = append(found.Rows, number), append(c.fates, byte(f))
+		found.Cost += c.price(line, r.Job)
+		switch f {
+		case fateUnmade:
+			found.Unmade = append(found.Unmade, unmadeOf(line))
+		case fateSucceeded, fateRefused:
+			c.ended[number] = true
+		}
+		if line.Damaged != nil && c.placed == nil {
+			found.Damaged++
+		}
+	})
+	return nil
 }
 
-func (c *collecting) wasEnded(number int32) bool {
+// counts reports whether a line holds an answer that ends its job.
+func counts(line worker.OutputRow) bool {
+	return line.Answer != nil && line.Answer.Reason != jobs.ReasonBadAnswer
+}
+
+// end ends a job with a line's answer.
+func (c *collecting) end(ctx context.Context, line worker.OutputRow, r *row) (fate, error) {
+	end := conclusion(c.m, c.state, r)
+	end.Answer = line.Answer
+	_, _, err := c.ports.Spine.Conclude(ctx, end)
+	err = c.unrecorded(ctx, end.Job, err)
+	if errors.Is(err, worker.ErrFenced) {
+		ended, err := c.endedHere(ctx, end)
+		switch {
+		case err != nil:
+			return 0, err
+		case ended == 0:
+			return 0, errors.New("its job is no longer the batch's: another worker takes this one for dead and has gone on")
+		}
+		return ended, nil
+	}
+	return fateOf(line.Answer.Reason.Outcome()), err
+}
+
+func (c *collecting) hasEnded(number int32) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.ended[number]
 }
 
-// fenced decides what a line is whose job had ended before. An earlier collection of this very range may have ended it without coming to
-// the checkpoint; then its end may not be known yet.
-func (c *collecting) fenced(ctx context.Context, line worker.OutputRow, row *row, end worker.Conclusion) (fate byte, cost jobs.USD, err error) {
-	record, ended, err := c.ledger.Look(ctx, row.Job.ID)
+// complete fills in what an answer costs that came without counts.
+func (c *collecting) complete(line worker.OutputRow, r *row) {
+	a := line.Answer
+	if a == nil || !a.UsageMissing || a.Usage != (jobs.Usage{}) {
+		return
+	}
+	a.Usage = r.Job.EstimatedUsage()
+	switch a.Reason {
+	case jobs.ReasonPromptFilter, jobs.ReasonModelDeclined, jobs.ReasonNoImage:
+		a.Usage = a.Usage.WithoutImage()
+	}
+}
+
+// price is what a line costs, whatever becomes of it. j is its job; nil: nobody knows.
+func (c *collecting) price(line worker.OutputRow, j *jobs.Job) jobs.USD {
+	a, lane, model := line.Answer, c.m.Lane, c.cfg.Catalogue.Model(c.m.Lane.Model)
 	switch {
-	case err != nil:
-		return 0, 0, err
-	case !ended || record.Generation.GetBatchId() != c.m.ID:
-		return fateRepeated, c.priceOf(line, row), nil
-	}
-	if err := c.spine.Repeat(ctx, end, record); err != nil {
-		return 0, 0, err
-	}
-	return fateOfOutcome(jobs.Outcome(record.Generation.GetOutcome())), c.priceOf(line, row), nil
-}
-
-// priceOf is what a line costs that nobody has counted.
-func (c *collecting) priceOf(line worker.OutputRow, row *row) jobs.USD {
-	if line.Answer == nil || line.Answer.Reason != jobs.ReasonImage {
+	case a == nil && (line.Damaged == nil || j == nil):
+		return 0 // rows that failed are not billed
+	case lane.ImagePrice != nil:
+		if a == nil || a.Reason == jobs.ReasonImage {
+			return *lane.ImagePrice
+		}
 		return 0
+	case a == nil:
+		return c.cfg.Catalogue.Estimate(j, lane.Tier)
+	case model == nil:
+		return 0 // a model that is no longer in the catalogue has no price
+	default:
+		return c.cfg.Catalogue.Cost(model, lane.Tier, a.Usage)
 	}
-	return c.cfg.Catalogue.Cost(row.Job.Model, c.m.Lane.Tier, line.Answer.Usage)
 }
 
-func fateOf(line worker.OutputRow) byte {
-	if line.Answer == nil {
-		return fateRejected
-	}
-	return fateOfOutcome(line.Answer.Reason.Outcome())
-}
-
-func fateOfOutcome(o jobs.Outcome) byte {
+func fateOf(o jobs.Outcome) fate {
 	switch o {
 	case jobs.Succeeded:
 		return fateSucceeded
 	case jobs.Refused:
 		return fateRefused
 	default:
-		return fateRejected
+		return fateFailed
 	}
 }
 
-func failureOf(line worker.OutputRow) Failure {
-	if line.Err == nil {
-		return Failure{Kind: worker.Unanswered, Detail: "the output's line can't be used"}
+func unmadeOf(line worker.OutputRow) Unmade {
+	switch {
+	case line.Answer != nil:
+		return Unmade{Useless: line.Answer}
+	case line.Err != nil:
+		return Unmade{Kind: line.Err.Kind, Reason: line.Err.Reason, Status: line.Err.Status, Detail: jobs.Cut(line.Err.Detail, maxUnmade)}
+	default:
+		// It may be paid for.
+		return Unmade{Kind: worker.Unanswered, Detail: jobs.Cut(fmt.Sprintf("the output's line can't be read: %v", line.Damaged), maxUnmade)}
 	}
-	return Failure{Kind: line.Err.Kind, Status: line.Err.Status, Detail: jobs.Cut(line.Err.Error(), maxFailure)}
 }
-
-// maxFailure bounds what a checkpoint keeps of an error's text.
-const maxFailure = 300
 
 // conclusion begins the conclusion of a row's job.
-func conclusion(m *Manifest, s *State, row *row) worker.Conclusion {
+func conclusion(m *Manifest, s *State, r *row) worker.Conclusion {
 	called, answered := s.Started, s.Ended
 	if called.IsZero() {
 		called = s.Queued
@@ -415,16 +346,55 @@ func conclusion(m *Manifest, s *State, row *row) worker.Conclusion {
 		answered = time.Now()
 	}
 	return worker.Conclusion{
-		Lane: m.Lane, Batch: m.ID, Job: row.Job, Ticket: row.Ticket, Spent: row.Spent,
-		MessageID: row.MessageID, Published: row.Published, Received: row.Received, Called: called, Answered: answered,
+		Lane: m.Lane, Batch: m.ID, Job: r.Job, Ticket: r.Ticket, Spent: r.Spent,
+		MessageID: r.MessageID, Published: r.Published, Received: r.Received, Called: called, Answered: answered,
 	}
+}
+
+// endedHere says how the job of a conclusion ended, whose ticket no longer holds it, if it ended in this batch. Then an earlier try ended
+// it, and nobody knows whether that could still make the end known: so it is made known again.
+func (r *Runner) endedHere(ctx context.Context, c worker.Conclusion) (fate, error) {
+	end, ended, err := r.ports.Ledger.Look(ctx, c.Job.ID)
+	if err != nil || !ended || end.Generation.GetBatchId() != c.Batch {
+		return 0, err
+	}
+	if err := r.unrecorded(ctx, c.Job, r.ports.Spine.Repeat(ctx, c, end)); err != nil {
+		return 0, err
+	}
+	return fateOf(jobs.Outcome(end.Generation.GetOutcome())), nil
+}
+
+// unrecorded deals with a job that has ended and whose row lineage can never store: its message is published again, and becomes a dead letter
+// with the reason, as an online job's does. Other errors are returned.
+func (r *Runner) unrecorded(ctx context.Context, j *jobs.Job, err error) error {
+	if !errors.Is(err, worker.ErrRowRefused) {
+		return err
+	}
+	return r.ports.Queue.PublishAgain(ctx, j)
+}
+
+// leaveUndecided notes a line that could be of any of several rows.
+func (c *collecting) leaveUndecided(ctx context.Context, line worker.OutputRow, like int32) error {
+	r, err := entryOf(ctx, c.ports.Files, c.m, c.index, int(like), c.cfg.Catalogue)
+	if err != nil {
+		return err
+	}
+	c.complete(line, r)
+	c.note(func(f *Found) {
+		f.Undecided = append(f.Undecided, Undecided{Offset: line.Offset, Like: like, Answered: counts(line), Cost: c.price(line, r.Job)})
+		if line.Damaged != nil {
+			f.Damaged++
+		}
+	})
+	return nil
 }
 
 // keepOrphan keeps a line that belongs to no job of the batch.
 func (c *collecting) keepOrphan(ctx context.Context, line worker.OutputRow) error {
-	name := fmt.Sprintf("%s%s-%d.json", orphanDir(c.m.ID), path.Base(c.span.File), line.Offset)
-	err := c.files.Write(ctx, name, func(w io.Writer) error {
-		in, err := c.files.Open(ctx, c.span.File, line.Offset, line.Length)
+	file := strings.TrimPrefix(c.span.File, outputDir(c.m.ID))
+	name := fmt.Sprintf("%s%s-%d.json", orphanDir(c.m.ID), strings.ReplaceAll(file, "/", "-"), line.Offset)
+	err := c.ports.Files.Write(ctx, name, func(w io.Writer) error {
+		in, err := c.ports.Files.Open(ctx, c.span.File, line.Offset, line.Length)
 		if err != nil {
 			return err
 		}
@@ -435,8 +405,14 @@ func (c *collecting) keepOrphan(ctx context.Context, line worker.OutputRow) erro
 	if err != nil {
 		return fmt.Errorf("keep a line of no job: %w", err)
 	}
-	c.cfg.Log.Warn("a batch's output has a line of no job; it is kept", zap.String("batch", c.m.ID), zap.String("file", name))
-	c.note(func(f *Found) { f.Orphans++ })
+	c.log.Warn("a batch's output has a line of no job; it is kept", zap.String("file", name), zap.NamedError("damage", line.Damaged))
+	c.note(func(f *Found) {
+		f.Orphans++
+		f.Cost += c.price(line, nil)
+		if line.Damaged != nil {
+			f.Damaged++
+		}
+	})
 	return nil
 }
 

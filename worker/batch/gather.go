@@ -21,10 +21,9 @@ const (
 	// HardRows and HardBytes are what Vertex takes in one job: 200,000 requests, and an input file of 1 GB.
 	HardRows  = 200_000
 	HardBytes = 1_000_000_000
-	// DefaultRows bounds the jobs of a batch that a worker gathers: each holds a message and a goroutine until the batch is sealed.
+	// DefaultRows bounds the jobs of a batch that a worker gathers: each holds a message and a goroutine until the batch is sealed, 15 to
+	// 20 KB in all.
 	DefaultRows = 25_000
-	// DefaultBytes leaves room for the jobs that are being claimed when it is reached.
-	DefaultBytes = HardBytes - maxClaims*maxLine
 	// DefaultAge is how long the first job of a batch waits for others. Batches take hours, and few large ones are served better than many
 	// small ones.
 	DefaultAge = 10 * time.Minute
@@ -35,11 +34,14 @@ const (
 const (
 	// maxClaims bounds the claims that are made at a time: each is a small write to Cloud Storage.
 	maxClaims = 256
-	// sealTime bounds sealing. A gigabyte is written in a minute or two; beyond this the storage is as good as down, and the jobs go back.
-	sealTime = 10 * time.Minute
+	// maxLine bounds the line of a request: ten prompts' worth.
+	maxLine = 1 << 20
+	// stopTime is how long after Stop a batch may still be sealed, or jobs given back. What is not done by then is left to those who take this
+	// worker for dead.
+	stopTime = 30 * time.Second
 	// fewRows is what is not worth a batch when the worker stops: the jobs go back, and another worker gathers them among more.
 	fewRows = 100
-	// backPause spaces the deliveries of a job whose batch came to nothing, or that another batch holds.
+	// backPause spaces the deliveries of a job whose batch came to nothing, and of a hand-off whose batch is not sealed yet.
 	backPause = 10 * time.Second
 )
 
@@ -47,7 +49,7 @@ const (
 type GatherConfig struct {
 	Worker string // the id of this worker, as in the ledger
 	Rows   int    // of one batch, at most HardRows
-	Bytes  int64  // of one batch's input, at most DefaultBytes
+	Bytes  int64  // of one batch's input, at most HardBytes
 	Age    time.Duration
 	Idle   time.Duration
 	// Lane returns the lane that serves batches of a model and data region. The error wraps worker.ErrNoLane.
@@ -55,8 +57,7 @@ type GatherConfig struct {
 	Log  *zap.Logger
 }
 
-// Gatherer makes batches of the messages that it is handed. Its Handle is the handler of the queue of batch jobs. It is safe for
-// concurrent use.
+// Gatherer makes batches of the messages that it is handed. It is safe for concurrent use.
 type Gatherer struct {
 	cfg    GatherConfig
 	spine  Spine
@@ -65,6 +66,8 @@ type Gatherer struct {
 	queue  Queue
 	format Format
 	claims *semaphore.Weighted
+	life   context.Context // ends some time after Stop
+	end    context.CancelFunc
 
 	mu   sync.Mutex
 	open map[key]*gathering
@@ -75,20 +78,23 @@ type Gatherer struct {
 // key is what the jobs of a batch have in common.
 type key struct{ model, region string }
 
-// gathering is a batch that is being gathered. The Gatherer's lock guards it until it is closed; then it does not change.
+// gathering is a batch that is being gathered. The Gatherer's lock guards what is not constant; when nobody is coming any more, it does
+// not change.
 type gathering struct {
-	id     string
-	lane   worker.Lane
-	region string
-	taken  int            // places given to jobs, some of which may not come
-	coming sync.WaitGroup // jobs that have a place and are being claimed
-	rows   []*gathered
-	bytes  int64
-	closed bool // gives no place any more
-	age    *time.Timer
-	idle   *time.Timer
-	done   chan struct{} // closed when fate is known
-	fate   error         // nil: sealed
+	id   string
+	key  key
+	lane worker.Lane
+
+	taken   int            // places given to jobs, some of which may not come
+	bytes   int64          // of their requests
+	coming  sync.WaitGroup // jobs that have a place and are being claimed
+	rows    []*gathered
+	spoiled error // why the batch can't be sealed
+	closed  bool  // gives no place any more
+	age     *time.Timer
+	idle    *time.Timer
+	done    chan struct{} // closed when fate is known
+	fate    error         // nil: sealed
 }
 
 // gathered is a job of a batch.
@@ -97,15 +103,16 @@ type gathered struct {
 	hash [32]byte // of its request
 }
 
-// NewGatherer returns a Gatherer. Close it when no message is handled any more.
+// NewGatherer returns a Gatherer. Close it when no message is handled any more, unless Run does.
 func NewGatherer(cfg GatherConfig, s Spine, l Ledger, f Files, q Queue, format Format) *Gatherer {
 	if cfg.Rows == 0 {
 		cfg.Rows = DefaultRows
 	}
 	cfg.Rows = min(cfg.Rows, HardRows)
 	if cfg.Bytes == 0 {
-		cfg.Bytes = DefaultBytes
+		cfg.Bytes = HardBytes
 	}
+	cfg.Bytes = min(cfg.Bytes, HardBytes)
 	if cfg.Age == 0 {
 		cfg.Age = DefaultAge
 	}
@@ -115,137 +122,210 @@ func NewGatherer(cfg GatherConfig, s Spine, l Ledger, f Files, q Queue, format F
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	return &Gatherer{
+	g := &Gatherer{
 		cfg: cfg, spine: s, ledger: l, files: f, queue: q, format: format, claims: semaphore.NewWeighted(maxClaims), open: map[key]*gathering{},
 	}
+	g.life, g.end = context.WithCancel(context.Background())
+	return g
 }
 
-// errNotHere says that a job can't be gathered by this worker.
-var errNotHere = errors.New("its data region is not where this worker's batches are kept")
+// Run gathers what receive delivers until ctx ends, and returns when nothing is held any more. receive is as Receive of
+// [worker.Queue]. This worker must give signs of life all the while.
+func (g *Gatherer) Run(ctx context.Context, receive func(context.Context, func(context.Context, *jobs.Delivery) jobs.Verdict) error) error {
+	defer context.AfterFunc(ctx, g.Stop)()
+	defer g.Close()
+	return receive(ctx, g.Handle)
+}
 
 // Handle takes a message into the open batch of its kind, and returns when the batch is sealed, or came to nothing.
 func (g *Gatherer) Handle(ctx context.Context, d *jobs.Delivery) jobs.Verdict {
-	if err := g.claims.Acquire(ctx, 1); err != nil {
-		return jobs.Verdict{Action: jobs.Retry, Detail: "the worker is stopping"}
-	}
-	var batch *gathering
-	var laneless error
-	admitted, verdict := g.spine.Admit(ctx, d, func(ctx context.Context, j *jobs.Job) (worker.Standing, error) {
-		if batch, laneless = g.place(j); batch == nil {
-			return worker.Standing{}, laneless
-		}
-		return g.ledger.ClaimFor(ctx, j.ID, j.Digest(), batch.id)
-	})
-	g.claims.Release(1)
-	switch {
-	case errors.Is(laneless, worker.ErrNoLane):
-		return jobs.Verdict{Action: jobs.Dead, Reason: jobs.ReasonNoLane, Detail: laneless.Error()}
-	case batch == nil:
+	b, joined, verdict := g.admit(ctx, d)
+	if joined == nil {
 		return verdict
 	}
-	err := g.join(batch, admitted)
-	switch {
-	case admitted == nil:
-		return verdict
-	case err != nil:
-		return g.giveBack(ctx, admitted, err)
-	}
-	<-batch.done
-	if batch.fate != nil {
-		return g.giveBack(ctx, admitted, batch.fate)
+	<-b.done
+	if b.fate != nil {
+		return g.giveBack(ctx, joined, b.fate)
 	}
 	return jobs.Verdict{Action: jobs.Ack}
 }
 
-// place gives a job a place in the open batch of its kind, opening one if need be. A batch is not sealed before every job that has a place
-// has joined or is known not to come: a claim for a batch that does not hold the job would never end.
-func (g *Gatherer) place(j *jobs.Job) (*gathering, error) {
-	if !g.files.Serves(j.Region) {
-		return nil, fmt.Errorf("%w: batch jobs of region %s: %w", worker.ErrNoLane, j.Region, errNotHere)
+// admit takes a message as far as a place in a batch that is its own. Without one, the verdict says what becomes of the message.
+func (g *Gatherer) admit(ctx context.Context, d *jobs.Delivery) (_ *gathering, joined *gathered, v jobs.Verdict) {
+	ctx, cancel := g.within(ctx)
+	defer cancel()
+	if err := g.claims.Acquire(ctx, 1); err != nil {
+		return nil, nil, jobs.Verdict{Action: jobs.Retry, Detail: errStopping.Error()}
 	}
-	lane, err := g.cfg.Lane(j.Model.ID, j.Region)
-	if err != nil {
-		return nil, err
+	defer g.claims.Release(1)
+	p := &place{}
+	// A panic must not take down thousands of other jobs, nor may its job's message be lost or its claim stay behind.
+	defer func() {
+		if fault := recover(); fault != nil {
+			g.cfg.Log.Error("panic while gathering a job", zap.String("message_id", d.ID), zap.String("panic", fmt.Sprint(fault)), zap.Stack("stack"))
+			joined, v = nil, jobs.Verdict{Action: jobs.Retry, Detail: "panic", After: backPause}
+		}
+		if joined == nil && p.batch != nil {
+			g.leave(ctx, p, v)
+		}
+	}()
+	admitted, v := g.spine.Admit(ctx, d, func(ctx context.Context, j *jobs.Job) (worker.Standing, error) {
+		if err := g.take(j, p); err != nil {
+			return worker.Standing{}, err
+		}
+		var err error
+		p.standing, err = g.ledger.ClaimFor(ctx, j.ID, j.Digest(), p.batch.id)
+		return p.standing, err
+	})
+	if admitted == nil {
+		if p.unserved != nil && v.Action != jobs.Dead {
+			v = jobs.Verdict{Action: jobs.Dead, Reason: jobs.ReasonNoLane, Detail: p.unserved.Error()}
+		}
+		return nil, nil, v
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.stop {
-		return nil, errStopping
-	}
-	k := key{j.Model.ID, j.Region}
-	b := g.open[k]
-	if b == nil {
-		b = &gathering{id: newID(), lane: lane, region: j.Region, done: make(chan struct{})}
-		b.age = time.AfterFunc(g.cfg.Age, func() { g.close(k, b) })
-		b.idle = time.AfterFunc(g.cfg.Idle, func() { g.close(k, b) })
-		g.open[k] = b
-	}
-	b.coming.Add(1)
-	if b.taken++; b.taken >= g.cfg.Rows {
-		g.closeLocked(k, b)
-	}
-	return b, nil
+	joined = &gathered{admitted, p.hash}
+	g.join(p.batch, joined)
+	return p.batch, joined, v
+}
+
+// within returns ctx, that also ends when the time to stop is over.
+func (g *Gatherer) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	unwatch := context.AfterFunc(g.life, func() { cancel(errStopping) })
+	return ctx, func() { unwatch(); cancel(nil) }
+}
+
+// place is what a batch keeps for one job until it is known whether it comes.
+type place struct {
+	batch    *gathering // nil: there is none
+	bytes    int64
+	hash     [32]byte
+	standing worker.Standing // what the ledger said
+	unserved error           // why no batch can ever take the job here
 }
 
 var errStopping = errors.New("the worker is stopping")
 
-// newID returns the id of a new batch: sortable by time, unique, and valid as a label's value.
-func newID() string {
-	return "b-" + strings.ToLower(time.Now().UTC().Format("20060102-150405")+"-"+rand.Text()[:10])
-}
-
-// join fills a job's place. Nil says that the job does not come.
-func (g *Gatherer) join(b *gathering, a *worker.Admitted) error {
-	defer b.coming.Done()
-	if a == nil {
-		return nil
-	}
-	line, hash, err := g.format.Line(a.Job, "", "")
+// take finds a place for a job in the open batch of its kind, opening one if need be. A batch is not sealed before every job that has a place
+// has joined or left: a claim for a sealed batch that does not hold the job would never end.
+func (g *Gatherer) take(j *jobs.Job, p *place) error {
+	lane, err := g.serve(j, p)
 	if err != nil {
+		if errors.Is(err, worker.ErrNoLane) {
+			p.unserved = err
+		}
 		return err
-	}
-	if len(line) > maxLine {
-		return fmt.Errorf("the request has %d bytes, more than %d", len(line), maxLine)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	b.rows = append(b.rows, &gathered{a, hash})
-	b.bytes += int64(len(line))
-	if !b.closed {
-		b.idle.Reset(g.cfg.Idle)
+	if g.stop {
+		return errStopping
 	}
-	if b.bytes >= g.cfg.Bytes {
-		g.closeLocked(key{a.Job.Model.ID, b.region}, b)
+	k := key{j.Model.ID, j.Region}
+	b := g.open[k]
+	if b != nil && b.bytes+p.bytes > g.cfg.Bytes {
+		g.closeLocked(b)
+		b = nil
+	}
+	if b == nil {
+		b = &gathering{id: newID(), key: k, lane: lane, done: make(chan struct{})}
+		b.age = time.AfterFunc(g.cfg.Age, func() { g.close(b) })
+		b.idle = time.AfterFunc(g.cfg.Idle, func() { g.close(b) })
+		g.open[k] = b
+	}
+	p.batch = b
+	b.coming.Add(1)
+	b.bytes += p.bytes
+	if b.taken++; b.taken >= g.cfg.Rows {
+		g.closeLocked(b)
 	}
 	return nil
 }
 
-// close ends the gathering of a batch, and seals it.
-func (g *Gatherer) close(k key, b *gathering) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.closeLocked(k, b)
+// serve finds out how a job would be sent in a batch. The error wraps worker.ErrNoLane when it can't be.
+func (g *Gatherer) serve(j *jobs.Job, p *place) (worker.Lane, error) {
+	if !g.files.Serves(j.Region) {
+		return worker.Lane{}, fmt.Errorf("%w: this worker keeps its batches outside of data region %s", worker.ErrNoLane, j.Region)
+	}
+	lane, err := g.cfg.Lane(j.Model.ID, j.Region)
+	if err != nil {
+		return worker.Lane{}, err
+	}
+	hi, lo := labels(0) // of the same length as any row's
+	line, hash, err := g.format.Line(j, hi, lo)
+	switch {
+	case err != nil:
+		return worker.Lane{}, fmt.Errorf("%w: no request can be made of the job: %w", worker.ErrNoLane, err)
+	case len(line) > maxLine:
+		return worker.Lane{}, fmt.Errorf("%w: the request has %d bytes, more than %d", worker.ErrNoLane, len(line), maxLine)
+	}
+	p.bytes, p.hash = int64(len(line)), hash
+	return lane, nil
 }
 
-func (g *Gatherer) closeLocked(k key, b *gathering) {
+// newID returns the id of a new batch: sortable by time, unique, and valid as a label's value and as a job's id.
+func newID() string {
+	return "b-" + strings.ToLower(time.Now().UTC().Format("20060102-150405")+"-"+rand.Text()[:10])
+}
+
+// join fills a job's place.
+func (g *Gatherer) join(b *gathering, r *gathered) {
+	defer b.coming.Done()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	b.rows = append(b.rows, r)
+	if !b.closed {
+		b.idle.Reset(g.cfg.Idle)
+	}
+}
+
+// leave gives up a job's place. A claim that was granted must not outlive it, and nobody knows whether it does where the message is to come
+// again: what should have released or ended the job may have failed.
+func (g *Gatherer) leave(ctx context.Context, p *place, v jobs.Verdict) {
+	defer p.batch.coming.Done()
+	var err error
+	if p.standing.State == worker.Granted && v.Action == jobs.Retry {
+		err = g.ledger.Release(ctx, p.standing.Ticket, p.standing.Spent)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	b := p.batch
+	b.taken--
+	b.bytes -= p.bytes
+	if err != nil && !errors.Is(err, worker.ErrFenced) {
+		b.spoiled = fmt.Errorf("job %s is claimed for the batch and not in it: %w", p.standing.Ticket.JobID, err)
+	}
+}
+
+// close ends the gathering of a batch, and seals it.
+func (g *Gatherer) close(b *gathering) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closeLocked(b)
+}
+
+func (g *Gatherer) closeLocked(b *gathering) {
 	if b.closed {
 		return
 	}
 	b.closed = true
 	b.age.Stop()
 	b.idle.Stop()
-	delete(g.open, k)
+	delete(g.open, b.key)
 	stopping := g.stop
 	g.work.Go(func() {
 		defer close(b.done)
 		b.coming.Wait()
-		if len(b.rows) == 0 || stopping && len(b.rows) < fewRows {
+		switch {
+		case b.spoiled != nil:
+			b.fate = b.spoiled
+		case len(b.rows) == 0 || stopping && len(b.rows) < fewRows:
 			b.fate = errStopping
 			return
+		default:
+			b.fate = g.seal(g.life, b)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), sealTime)
-		defer cancel()
-		if b.fate = g.seal(ctx, b); b.fate != nil {
+		if b.fate != nil {
 			g.cfg.Log.Warn("a batch came to nothing; its jobs are given back", zap.String("batch", b.id), zap.Int("jobs", len(b.rows)), zap.Error(b.fate))
 		}
 	})
@@ -256,31 +336,38 @@ func (g *Gatherer) closeLocked(k key, b *gathering) {
 func (g *Gatherer) Stop() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.stop {
+		return
+	}
 	g.stop = true
-	for k, b := range g.open {
-		g.closeLocked(k, b)
+	time.AfterFunc(stopTime, g.end)
+	for _, b := range g.open {
+		g.closeLocked(b)
 	}
 }
 
-// Close stops and waits.
+// Close stops and waits. No message may be handled any more.
 func (g *Gatherer) Close() {
 	g.Stop()
 	g.work.Wait()
+	g.end()
 }
 
 // giveBack releases a claim of a batch that came to nothing. A batch that may be sealed all the same keeps its jobs: whoever takes the
 // hand-off finds out.
-func (g *Gatherer) giveBack(ctx context.Context, a *worker.Admitted, cause error) jobs.Verdict {
+func (g *Gatherer) giveBack(ctx context.Context, r *gathered, cause error) jobs.Verdict {
 	v := jobs.Verdict{Action: jobs.Retry, Detail: cause.Error(), After: backPause}
 	if errors.Is(cause, errUnsure) {
 		return v
 	}
+	ctx, cancel := g.within(ctx)
+	defer cancel()
 	if err := g.claims.Acquire(ctx, 1); err != nil {
 		return v
 	}
 	defer g.claims.Release(1)
-	if err := g.ledger.Release(ctx, a.Ticket, a.Spent); err != nil && !errors.Is(err, worker.ErrFenced) {
-		g.cfg.Log.Warn("a claim could not be given back", zap.String("job_id", a.Job.ID), zap.Error(err))
+	if err := g.ledger.Release(ctx, r.Ticket, r.Spent); err != nil && !errors.Is(err, worker.ErrFenced) {
+		g.cfg.Log.Warn("a claim could not be given back", zap.String("job_id", r.Job.ID), zap.Error(err))
 	}
 	return v
 }

@@ -3,11 +3,13 @@ package batch
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/assetmill/assetmill/jobs"
@@ -25,6 +27,11 @@ func cancelName(batch string) string { return dir(batch) + "cancel.json" }
 func outputDir(batch string) string  { return dir(batch) + "output/" }
 func orphanDir(batch string) string  { return dir(batch) + "orphans/" }
 func rangeDir(batch string) string   { return dir(batch) + "ranges/" }
+
+func rangeName(batch string, n int) string { return fmt.Sprintf("%s%05d.json", rangeDir(batch), n) }
+func placementName(batch string, n int) string {
+	return fmt.Sprintf("%splaced/%05d.json", dir(batch), n)
+}
 
 // Manifest is what a batch is, from its sealing to its end. It never changes.
 type Manifest struct {
@@ -92,9 +99,11 @@ func decodeEntry(data []byte, c *jobs.Catalogue) (*row, error) {
 // The index has an item for each row, and one for the end: where its entry begins in the jobs file, and the hash of its request.
 const indexItem = 8 + 32
 
+// index is a batch's index: 44 bytes a row in memory.
 type index struct {
-	offsets []int64              // one more than there are rows
-	byHash  map[[32]byte][]int32 // rows by request
+	rows   int
+	data   []byte  // rows+1 items
+	byHash []int32 // the rows, by the hash of their request and then by number
 }
 
 func appendIndex(b []byte, offset int64, hash [32]byte) []byte {
@@ -105,16 +114,36 @@ func parseIndex(data []byte, rows int) (*index, error) {
 	if len(data) != (rows+1)*indexItem {
 		return nil, fmt.Errorf("the index has %d bytes; %d rows need %d", len(data), rows, (rows+1)*indexItem)
 	}
-	x := &index{byHash: make(map[[32]byte][]int32, rows)}
-	for i := range rows + 1 {
-		item := data[i*indexItem:]
-		x.offsets = append(x.offsets, int64(binary.BigEndian.Uint64(item)))
-		if i < rows {
-			hash := [32]byte(item[8:indexItem])
-			x.byHash[hash] = append(x.byHash[hash], int32(i))
-		}
+	x := &index{rows: rows, data: data, byHash: make([]int32, rows)}
+	for i := range x.byHash {
+		x.byHash[i] = int32(i)
 	}
+	slices.SortFunc(x.byHash, func(a, b int32) int {
+		return cmp.Or(bytes.Compare(x.hash(int(a)), x.hash(int(b))), cmp.Compare(a, b))
+	})
 	return x, nil
+}
+
+// offset returns where a row's entry begins; that of the row behind the last is the end.
+func (x *index) offset(row int) int64 { return int64(binary.BigEndian.Uint64(x.data[row*indexItem:])) }
+
+func (x *index) hash(row int) []byte { return x.data[row*indexItem+8 : (row+1)*indexItem] }
+
+// equals returns the rows whose requests have a hash, in order. The caller must not change them.
+func (x *index) equals(hash [32]byte) []int32 {
+	from, found := slices.BinarySearchFunc(x.byHash, hash, func(row int32, hash [32]byte) int { return bytes.Compare(x.hash(int(row)), hash[:]) })
+	if !found {
+		return nil
+	}
+	count, _ := slices.BinarySearchFunc(x.byHash[from:], hash, func(row int32, hash [32]byte) int {
+		return cmp.Or(bytes.Compare(x.hash(int(row)), hash[:]), -1) // the place behind the last
+	})
+	return x.byHash[from : from+count]
+}
+
+// has reports whether there is a row of that number, and its request has the hash.
+func (x *index) has(row int32, hash [32]byte) bool {
+	return row >= 0 && int(row) < x.rows && bytes.Equal(x.hash(int(row)), hash[:])
 }
 
 func readIndex(ctx context.Context, files Files, m *Manifest) (*index, error) {
@@ -132,7 +161,7 @@ func readIndex(ctx context.Context, files Files, m *Manifest) (*index, error) {
 
 // entryOf reads one row's job.
 func entryOf(ctx context.Context, files Files, m *Manifest, x *index, number int, c *jobs.Catalogue) (*row, error) {
-	from, to := x.offsets[number], x.offsets[number+1]
+	from, to := x.offset(number), x.offset(number+1)
 	r, err := files.Open(ctx, jobsName(m.ID), from, to-from)
 	if err != nil {
 		return nil, fmt.Errorf("read row %d: %w", number, err)

@@ -2,9 +2,9 @@ package batch
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,213 +14,251 @@ import (
 	"github.com/assetmill/assetmill/worker"
 )
 
-// passBlock is how many rows are reconciled between two notes of how far it has come. After a crash, at most so many messages are
-// published a second time; they find their jobs held or ended.
-const passBlock = 1000
+const (
+	// passBlock is how many jobs are given back between two notes of how far it has come. After a crash, at most so many messages are
+	// published a second time; they find their jobs held or ended.
+	passBlock = 1000
+	// maxBatchTries is how many calls of a job may fail before it goes online: what two batches did not make, and that is few, is worth the
+	// price of a call by itself.
+	maxBatchTries = 2
+)
 
-// reconcile looks whether all ranges are collected. If so, every job of the batch has ended or is given back, and the batch is closed.
+// reconcile ends or gives back every job that the output did not end, and closes the batch.
 func (b *run) reconcile(ctx context.Context) error {
-	missing, err := b.missingRanges(ctx)
+	found, err := b.checkpoints(ctx)
 	if err != nil {
 		return err
 	}
-	if len(missing) > 0 {
-		ask := b.state.Looks%askAgain == 0
-		b.state.Looks++
-		if ask {
-			if err := b.ask(ctx, missing); err != nil {
-				return err
-			}
+	k := newBooks(b.m.Rows)
+	for i, f := range found {
+		if err := k.add(f); err != nil {
+			return fmt.Errorf("what range %d found: %w", i+1, err)
 		}
-		return b.save(ctx)
 	}
-	books, err := b.readBooks(ctx)
-	if err != nil {
+	if err := b.giveBack(ctx, k); err != nil {
 		return err
 	}
-	if err := b.giveBack(ctx, books); err != nil {
-		return err
-	}
-	b.state.Totals, b.state.Phase = &books.totals, Closed
-	b.log.Info("a batch is closed", zap.Int("jobs", b.m.Rows), zap.Int("done", books.totals.Done), zap.Int("refused", books.totals.Refused),
-		zap.Int("failed", books.totals.Failed), zap.Int("requeued", books.totals.Requeued), zap.Int("missing", books.totals.Missing),
-		zap.Int("duplicated", books.totals.Duplicated), zap.Int("orphans", books.totals.Orphans), zap.Stringer("cost_usd", books.totals.Cost))
+	k.totals.addAll(b.state.Passed.Ends)
+	t := &k.totals
+	b.state.Totals, b.state.Phase = t, Closed
+	b.log.Info("a batch is closed", zap.Int("jobs", b.m.Rows), zap.Int("done", t.Done), zap.Int("refused", t.Refused), zap.Int("failed", t.Failed),
+		zap.Int("requeued", t.Requeued), zap.Int("missing", t.Missing), zap.Int("duplicated", t.Duplicated), zap.Int("orphans", t.Orphans),
+		zap.Int("damaged", t.Damaged), zap.Stringer("cost_usd", t.Cost), zap.String("reason", b.state.Reason))
 	return b.save(ctx)
-}
-
-// missingRanges returns the numbers of the ranges without a checkpoint.
-func (b *run) missingRanges(ctx context.Context) ([]int, error) {
-	files, err := b.files.List(ctx, rangeDir(b.m.ID))
-	if err != nil {
-		return nil, fmt.Errorf("list the ranges: %w", err)
-	}
-	there := map[string]bool{}
-	for _, f := range files {
-		there[f.Name] = true
-	}
-	var missing []int
-	for n := 1; n <= len(b.state.Ranges); n++ {
-		if !there[rangeName(b.m.ID, n)] {
-			missing = append(missing, n)
-		}
-	}
-	return missing, nil
 }
 
 // books are what all ranges found, by row.
 type books struct {
-	fates  []byte // 0: no line
-	failed map[int32]Failure
+	fates  []fate // of the lines that count; 0: there is none
+	unmade map[int32]Unmade
 	totals Totals
 }
 
-func (b *run) readBooks(ctx context.Context) (*books, error) {
-	k := &books{fates: make([]byte, b.m.Rows), failed: map[int32]Failure{}}
-	for n := range b.state.Ranges {
-		data, _, err := b.files.Read(ctx, rangeName(b.m.ID, n+1))
-		if err != nil {
-			return nil, fmt.Errorf("read what range %d found: %w", n+1, err)
-		}
-		var f Found
-		if err := json.Unmarshal(data, &f); err != nil {
-			return nil, fmt.Errorf("read what range %d found: %w", n+1, err)
-		}
-		if err := k.add(&f); err != nil {
-			return nil, fmt.Errorf("what range %d found: %w", n+1, err)
-		}
-	}
-	return k, nil
-}
+func newBooks(rows int) *books { return &books{fates: make([]fate, rows), unmade: map[int32]Unmade{}} }
 
-// add takes in what a range found. A line that ended a job counts before one that failed; whatever comes on top of that is a duplicate.
+// add takes in what a range found. A line that ended its job counts before one that did not; whatever comes on top of one line a job is a
+// duplicate.
 func (k *books) add(f *Found) error {
-	if len(f.Rows) != len(f.Fates) {
-		return fmt.Errorf("%d rows have %d fates", len(f.Rows), len(f.Fates))
-	}
-	failures := f.Failed
+	unmade := f.Unmade
 	for i, number := range f.Rows {
 		if int(number) >= len(k.fates) || number < 0 {
 			return fmt.Errorf("row %d of %d", number, len(k.fates))
 		}
-		fate, before := f.Fates[i], k.fates[number]
+		now, before := fate(f.Fates[i]), k.fates[number]
 		if before != 0 {
 			k.totals.Duplicated++
 		}
-		if fate == fateFailed {
-			if len(failures) == 0 {
-				return errors.New("a failed row has no failure")
+		if now == fateUnmade {
+			if len(unmade) == 0 {
+				return errors.New("it is not said why a row was not made")
 			}
-			k.failed[number], failures = failures[0], failures[1:]
+			k.unmade[number], unmade = unmade[0], unmade[1:]
 		}
-		if before == 0 || before == fateFailed || before == fateRepeated && fate != fateFailed {
-			k.fates[number] = fate
+		if owed(before) {
+			k.fates[number] = now
 		}
 	}
-	k.totals.Orphans += f.Orphans
-	k.totals.Damaged += f.Damaged
-	k.totals.Cost += f.Cost
-	k.totals.Bytes += f.Range.Length
+	t := &k.totals
+	t.Orphans += f.Orphans
+	t.Damaged += f.Damaged
+	if f.Range.Placed != 0 {
+		t.Duplicated -= len(f.Rows) // the range that left them undecided counts all of its lines
+		return nil
+	}
+	t.Cost += f.Cost
+	t.Bytes += f.Range.Length
+	for _, u := range f.Undecided {
+		t.Duplicated++
+		t.Cost += u.Cost
+	}
 	return nil
 }
 
-// giveBack gives back, or ends, every job that the batch did not end, and counts the others.
+// owed reports whether something is to be done about a job whose best line has that fate.
+func owed(f fate) bool { return f == 0 || f == fateUnmade }
+
+// giveBack ends or gives back the jobs that the output did not end, and counts the others.
 func (b *run) giveBack(ctx context.Context, k *books) error {
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(maxClaims)
-	next := 0
-	err := entries(ctx, b.files, b.m, b.cfg.Catalogue, func(r *row) error {
-		if gctx.Err() != nil {
-			return context.Cause(gctx)
+	block := b.newBlock(ctx)
+	err := entries(ctx, b.ports.Files, b.m, b.cfg.Catalogue, func(r *row) error {
+		f := k.fates[r.number]
+		if f == 0 {
+			k.totals.Missing++
 		}
-		k.count(b, r)
-		if r.number >= b.state.Passed && !over(k.fates[r.number]) {
-			group.Go(func() error { return b.pass(gctx, k, r) })
+		if f == fateSucceeded {
+			k.totals.Online += b.cfg.Catalogue.Estimate(r.Job, jobs.TierStandard)
 		}
-		if next = r.number + 1; next%passBlock != 0 || next <= b.state.Passed {
+		if !owed(f) {
+			k.totals.add(f)
 			return nil
 		}
-		err := group.Wait()
-		group, gctx = errgroup.WithContext(ctx)
-		group.SetLimit(maxClaims)
+		if r.number < b.state.Passed.Rows {
+			return nil // counted there
+		}
+		block.pass(r, k)
+		if block.size < passBlock {
+			return nil
+		}
+		full := block
+		block = b.newBlock(ctx)
+		return b.note(ctx, full, r.number+1)
+	})
+	if err != nil {
+		return errors.Join(err, block.wait())
+	}
+	return b.note(ctx, block, b.m.Rows)
+}
+
+// block is jobs that are passed at a time.
+type block struct {
+	*run
+	group *errgroup.Group
+	ctx   context.Context
+	size  int
+
+	mu   sync.Mutex
+	ends Ends
+}
+
+func (b *run) newBlock(ctx context.Context) *block {
+	p := &block{run: b}
+	p.group, p.ctx = errgroup.WithContext(ctx)
+	p.group.SetLimit(maxClaims)
+	return p
+}
+
+// pass deals with a job that the output did not end.
+func (p *block) pass(r *row, k *books) {
+	unmade, failed := k.unmade[int32(r.number)]
+	missing := k.fates[r.number] == 0
+	p.size++
+	p.group.Go(func() (err error) {
+		defer func() {
+			if fault := recover(); fault != nil {
+				err = fmt.Errorf("panic: %v", fault)
+			}
+			if err != nil {
+				err = fmt.Errorf("row %d: %w", r.number, err)
+			}
+		}()
+		if p.ctx.Err() != nil {
+			return context.Cause(p.ctx)
+		}
+		end := conclusion(p.m, p.state, r)
+		switch {
+		case failed:
+			unmade.explain(&end)
+		case missing:
+			end.Err = p.absence()
+		}
+		f, err := p.settle(p.ctx, end)
 		if err != nil {
 			return err
 		}
-		b.state.Passed = next
-		return b.save(ctx)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.ends.add(f)
+		return nil
 	})
-	return errors.Join(err, group.Wait())
 }
 
-// over reports whether nothing is to be done about a row of this fate any more.
-func over(fate byte) bool { return fate != 0 && fate != fateFailed }
+func (p *block) wait() error { return p.group.Wait() }
 
-// count takes a row into the totals.
-func (k *books) count(b *run, r *row) {
-	t := &k.totals
-	switch k.fates[r.number] {
-	case fateSucceeded:
-		t.Done++
-		t.Online += b.cfg.Catalogue.Estimate(r.Job, jobs.TierStandard)
-	case fateRefused:
-		t.Refused++
-	case fateRejected:
-		t.Failed++
-	case fateRepeated: // ended elsewhere
-	default:
-		if k.fates[r.number] == 0 {
-			t.Missing++
-		}
-		if b.state.Then == ThenDrop {
-			t.Failed++
-		} else {
-			t.Requeued++
-		}
-	}
-}
-
-// pass deals with a job that the batch did not end.
-func (b *run) pass(ctx context.Context, k *books, r *row) error {
-	end := conclusion(b.m, b.state, r)
-	if b.state.Then == ThenDrop {
-		end.Reason, end.Detail = jobs.ReasonCancelled, "its batch was cancelled"
-		_, _, err := b.spine.Conclude(ctx, end)
-		return ours(err)
-	}
-	spent := r.Spent
-	if end.Err = b.failure(k, r); end.Err != nil {
-		ended, after, err := b.spine.Conclude(ctx, end)
-		if ended || err != nil {
-			return ours(err)
-		}
-		spent = after
-	}
-	again := *r.Job
-	if again.Mode = jobs.Batch; b.state.Then == ThenOnline || !again.FitsBatch(time.Now()) {
-		again.Mode = jobs.Online
-	}
-	// The message first: a claim that is released for a job whose message is lost would be the end of the job.
-	if err := b.queue.PublishAgain(ctx, &again); err != nil {
+// note waits for a block, and notes that all owed jobs below a row are dealt with.
+func (b *run) note(ctx context.Context, p *block, rows int) error {
+	if err := p.wait(); err != nil {
 		return err
 	}
-	return ours(b.ledger.Release(ctx, r.Ticket, spent))
+	b.state.Passed.Rows = rows
+	b.state.Passed.addAll(p.ends)
+	return b.save(ctx)
 }
 
-// failure is how the row's call failed; nil when there was none.
-func (b *run) failure(k *books, r *row) *worker.CallError {
-	if f, ok := k.failed[int32(r.number)]; ok && k.fates[r.number] == fateFailed {
-		return &worker.CallError{Kind: f.Kind, Status: f.Status, Detail: f.Detail, Lane: b.m.Lane}
+// explain says in a conclusion how the call went.
+func (u *Unmade) explain(end *worker.Conclusion) {
+	if u.Useless != nil {
+		end.Answer = u.Useless
+		return
 	}
-	if b.state.Reason == "complete" || b.state.Reason == "partial" {
-		// Vertex says that it is done. It may have made, and billed, what it does not show.
+	end.Err = &worker.CallError{Kind: u.Kind, Reason: u.Reason, Status: u.Status, Detail: u.Detail, Lane: end.Lane}
+}
+
+// absence is how the calls went of which there is no line; nil when none was made.
+func (b *run) absence() *worker.CallError {
+	switch b.state.Reason {
+	case reasonComplete:
+		// Vertex says that all is done. It may have made, and billed, what it does not show.
 		return &worker.CallError{Kind: worker.Unanswered, Detail: "the batch's output has no line of it", Lane: b.m.Lane}
-	}
-	return nil
-}
-
-// ours drops the error of a job that is not the batch's any more: an earlier pass has dealt with it.
-func ours(err error) error {
-	if errors.Is(err, worker.ErrFenced) {
+	case reasonPartial, reasonFailed:
+		// Not billed; but it counts, so that a job that makes its batches fail comes to an end.
+		return &worker.CallError{Kind: worker.Failing, Detail: "the batch ended without it", Lane: b.m.Lane}
+	default:
 		return nil
 	}
-	return err
+}
+
+// settle ends a job, or gives it back.
+func (b *run) settle(ctx context.Context, end worker.Conclusion) (fate, error) {
+	called := end.Err != nil || end.Answer != nil
+	if called {
+		ended, spent, err := b.ports.Spine.Conclude(ctx, end)
+		if ended || err != nil {
+			return b.settled(ctx, end, fateFailed, b.unrecorded(ctx, end.Job, err))
+		}
+		end.Spent, end.Err, end.Answer = spent, nil, nil
+	}
+	if b.state.Then == ThenDrop {
+		end.Reason, end.Detail = jobs.ReasonCancelled, "its batch was cancelled"
+		_, _, err := b.ports.Spine.Conclude(ctx, end)
+		return b.settled(ctx, end, fateFailed, b.unrecorded(ctx, end.Job, err))
+	}
+	again := *end.Job
+	again.Mode = b.mode(&again, end.Spent, called)
+	// The message first: a claim that is released for a job whose message is lost would be the end of the job.
+	if err := b.ports.Queue.PublishAgain(ctx, &again); err != nil {
+		return 0, err
+	}
+	return b.settled(ctx, end, fateRequeued, b.ports.Ledger.Release(ctx, end.Ticket, end.Spent))
+}
+
+// settled makes of an error that the ticket no longer holds its job what an earlier try made of the job: nobody else can have.
+func (b *run) settled(ctx context.Context, end worker.Conclusion, f fate, err error) (fate, error) {
+	if !errors.Is(err, worker.ErrFenced) {
+		return f, err
+	}
+	ended, err := b.endedHere(ctx, end)
+	if ended == 0 {
+		ended = fateRequeued
+	}
+	return ended, err
+}
+
+// mode is how a job is to be called next.
+func (b *run) mode(j *jobs.Job, spent worker.Spent, failed bool) jobs.Mode {
+	switch {
+	case b.state.Then == ThenOnline, failed && spent.Calls+spent.Throttled >= maxBatchTries, !j.FitsBatch(time.Now()):
+		return jobs.Online
+	default:
+		return jobs.Batch
+	}
 }

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/assetmill/assetmill/jobs"
 	"github.com/assetmill/assetmill/schemas"
@@ -18,39 +20,38 @@ const (
 	// DefaultPoll spaces the looks at a Vertex job. It takes minutes at least, hours mostly, and Vertex allows 600 looks a minute of a
 	// project.
 	DefaultPoll = 30 * time.Second
-	// DefaultQueueTime is how long a Vertex job may wait in Vertex's queue. Vertex itself gives up after 72 hours, and has nothing then.
+	// DefaultQueueTime is how long a batch may wait for Vertex to begin. Vertex itself gives up after 72 hours, and has nothing then.
 	DefaultQueueTime = 24 * time.Hour
-	// appearTime is how long after a create whose answer is unclear its job may still turn up in a list. A create takes seconds; a list may
-	// lag by some more; a worker may have been frozen between its last look and its create.
-	appearTime = 10 * time.Minute
-	// maxCreates bounds the creates of one batch. What three tries did not create will not be created.
-	maxCreates = 3
 	// stepTime bounds one step. It is far below the longest lease of a message.
 	stepTime = 20 * time.Minute
+	// freeTime is how long a claim may still be released when a step was cut off because the worker stops. If that fails, others find out that
+	// the worker is gone.
+	freeTime = 5 * time.Second
+	// maxCollections bounds the ranges that a process collects at a time. Two keep network and CPU busy; each has an index of up to 9 MB and
+	// Concurrency images in memory.
+	maxCollections = 2
 )
 
-// RunConfig is what a Runner needs to know. Zero times stand for the defaults.
+// RunConfig is what a Runner needs to know. Zero values stand for the defaults.
 type RunConfig struct {
 	Worker, Version string // of this worker, for lineage
 	Catalogue       *jobs.Catalogue
 	Poll            time.Duration
-	QueueTime       time.Duration // in Vertex's queue, before the batch is given up
-	Spill           Then          // where the jobs of a batch go that was given up: ThenOnline or ThenBatch
+	QueueTime       time.Duration // how long Vertex may take to begin, before the batch is given up
+	Spill           Then          // where the jobs of a batch go that came to nothing: ThenOnline (the default) or ThenBatch
 	RangeBytes      int64
 	Concurrency     int // rows of a range that are concluded at a time
 	Log             *zap.Logger
 }
 
-// Runner runs sealed batches. Its Handle is the handler of the queue of hand-offs. It is safe for concurrent use.
+// Runner runs sealed batches. It is safe for concurrent use.
 type Runner struct {
-	cfg     RunConfig
-	spine   Spine
-	ledger  Ledger
-	vertex  Vertex
-	format  Format
-	files   Files
-	queue   Queue
-	lineage Lineage
+	cfg         RunConfig
+	ports       Ports
+	collections *semaphore.Weighted
+	unclear     sightings
+	life        context.Context // ends when no step may go on
+	end         context.CancelFunc
 }
 
 // Ports are a Runner's connections.
@@ -84,45 +85,65 @@ func NewRunner(cfg RunConfig, p Ports) *Runner {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	return &Runner{cfg: cfg, spine: p.Spine, ledger: p.Ledger, vertex: p.Vertex, format: p.Format, files: p.Files, queue: p.Queue, lineage: p.Lineage}
+	r := &Runner{cfg: cfg, ports: p, collections: semaphore.NewWeighted(maxCollections)}
+	r.life, r.end = context.WithCancel(context.Background())
+	return r
+}
+
+// Run takes the steps that receive delivers hand-offs for, until ctx ends; steps under way have stopTime to end then. receive is as
+// Receive of [worker.Queue]. This worker must give signs of life all the while.
+func (r *Runner) Run(ctx context.Context, receive func(context.Context, func(context.Context, *jobs.Delivery) jobs.Verdict) error) error {
+	defer r.end()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopTime, r.end) })()
+	return receive(ctx, r.Handle)
 }
 
 // Handle takes a batch one step further, or collects one of its ranges.
-func (r *Runner) Handle(ctx context.Context, d *jobs.Delivery) jobs.Verdict {
-	ctx, cancel := context.WithTimeout(ctx, stepTime)
+func (r *Runner) Handle(ctx context.Context, d *jobs.Delivery) (v jobs.Verdict) {
+	ctx, cancel := context.WithTimeoutCause(ctx, stepTime, errStepTime)
 	defer cancel()
+	defer context.AfterFunc(r.life, cancel)()
 	h := &schemas.BatchHandoff{}
-	if err := schemas.Unmarshal(d.Data, h); err != nil || h.GetBatchId() == "" || h.GetRange() < 0 {
+	if err := schemas.Unmarshal(d.Data, h); err != nil || h.GetBatchId() == "" || h.GetGatherer() == "" || h.GetRange() < 0 {
 		return jobs.Verdict{Action: jobs.Dead, Reason: jobs.ReasonInvalidMessage, Detail: fmt.Sprintf("no hand-off of a batch: %v", err)}
 	}
-	log := r.cfg.Log.With(zap.String("batch", h.GetBatchId()))
+	log := r.cfg.Log.With(zap.String("batch", h.GetBatchId()), zap.Int32("range", h.GetRange()))
+	again := jobs.Verdict{Action: jobs.Retry, Detail: "the batch goes on", After: r.cfg.Poll}
+	defer func() {
+		if fault := recover(); fault != nil {
+			log.Error("panic in a step of a batch", zap.String("panic", fmt.Sprint(fault)), zap.Stack("stack"))
+			v = again
+		}
+	}()
 	m, verdict := r.manifest(ctx, h, log)
 	if m == nil {
 		return verdict
 	}
-	var err error
-	over := false
-	if h.GetRange() > 0 {
-		over, err = r.collect(ctx, m, int(h.GetRange()))
+	over, err := false, error(nil)
+	if n := int(h.GetRange()); n > 0 {
+		over, err = r.collect(ctx, m, n, log)
 	} else {
-		over, err = r.held(ctx, m, log)
+		over, err = r.advance(ctx, m, log)
 	}
 	switch {
-	case over && err == nil:
-		return jobs.Verdict{Action: jobs.Ack}
 	case err != nil:
-		log.Warn("a batch's step failed and will be tried again", zap.Int32("range", h.GetRange()), zap.Error(err))
+		log.Warn("a batch's step failed and will be tried again", zap.Error(err))
+		return again
+	case !over:
+		return again
 	}
-	return jobs.Verdict{Action: jobs.Retry, Detail: "the batch goes on", After: r.cfg.Poll}
+	return jobs.Verdict{Action: jobs.Ack}
 }
+
+var errStepTime = fmt.Errorf("the step took longer than %s", stepTime)
 
 // manifest reads a batch's manifest. Without one, the verdict says what becomes of the hand-off.
 func (r *Runner) manifest(ctx context.Context, h *schemas.BatchHandoff, log *zap.Logger) (*Manifest, jobs.Verdict) {
 	batch := h.GetBatchId()
 	again := jobs.Verdict{Action: jobs.Retry, Detail: "the batch is not sealed yet", After: backPause}
-	seal, err := r.ledger.ReadSeal(ctx, batch)
+	seal, err := r.ports.Ledger.ReadSeal(ctx, batch)
 	if err == nil && !seal.Sealed && !seal.Void {
-		seal.Void, err = r.ledger.VoidIfAbandoned(ctx, batch, h.GetGatherer())
+		seal.Void, err = r.ports.Ledger.VoidIfAbandoned(ctx, batch, h.GetGatherer())
 	}
 	switch {
 	case err != nil:
@@ -142,31 +163,50 @@ func (r *Runner) manifest(ctx context.Context, h *schemas.BatchHandoff, log *zap
 	return m, jobs.Verdict{}
 }
 
-// errBusy says that another worker has the batch.
-var errBusy = errors.New("another worker has the batch")
-
-// held takes the step that is due while nobody else can. It reports whether the batch is closed.
-func (r *Runner) held(ctx context.Context, m *Manifest, log *zap.Logger) (closed bool, err error) {
-	standing, err := r.ledger.Claim(ctx, m.ID, jobs.Digest{})
+// alone does something while no other worker can that asks for the same. It reports false when another is at it.
+func (r *Runner) alone(ctx context.Context, id string, do func(worker.Ticket) error) (done bool, err error) {
+	standing, err := r.ports.Ledger.Claim(ctx, id, jobs.Digest{})
 	switch {
 	case err != nil:
 		return false, err
+	case standing.State == worker.Busy:
+		return false, nil
 	case standing.State != worker.Granted:
-		return false, nil // another worker is at it
+		return false, fmt.Errorf("the ledger has a job by the name of %s", id)
 	}
 	defer func() {
-		free := context.WithoutCancel(ctx)
-		if e := r.ledger.Release(free, standing.Ticket, worker.Spent{}); e != nil && !errors.Is(e, worker.ErrFenced) {
-			err = errors.Join(err, e)
+		if e := r.free(ctx, standing.Ticket); e != nil && !errors.Is(e, worker.ErrFenced) {
+			done, err = false, errors.Join(err, e)
 		}
 	}()
-	s, err := readState(ctx, r.files, m.ID)
-	if err != nil {
-		return false, err
-	}
-	b := &run{Runner: r, m: m, state: s, ticket: standing.Ticket, log: log}
-	err = b.steps(ctx)
-	return s.Phase == Closed && err == nil, err
+	err = do(standing.Ticket)
+	return err == nil, err
+}
+
+// free releases a claim, however long it takes: a claim of a worker that lives and has forgotten it is held until the worker ends.
+func (r *Runner) free(ctx context.Context, t worker.Ticket) error {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(r.life, func() { time.AfterFunc(freeTime, cancel) })()
+	return r.ports.Ledger.Release(ctx, t, worker.Spent{})
+}
+
+// advance takes the steps that are due. It reports whether the batch is closed.
+func (r *Runner) advance(ctx context.Context, m *Manifest, log *zap.Logger) (closed bool, err error) {
+	done, err := r.alone(ctx, m.ID, func(ticket worker.Ticket) error {
+		s, err := readState(ctx, r.ports.Files, m.ID)
+		if err != nil {
+			return err
+		}
+		if s.Phase != Gathered {
+			r.unclear.forget(m.ID)
+		}
+		b := &run{Runner: r, m: m, state: s, ticket: ticket, log: log}
+		err = b.steps(ctx)
+		closed = s.Phase == Closed
+		return err
+	})
+	return closed && done, err
 }
 
 // run is one step's view of a batch.
@@ -197,12 +237,12 @@ func (b *run) steps(ctx context.Context) error {
 func (b *run) step(ctx context.Context) error {
 	switch b.state.Phase {
 	case Gathered:
-		return b.intend(ctx)
-	case Creating:
 		return b.create(ctx)
 	case Running:
 		return b.watch(ctx)
 	case Collecting:
+		return b.gatherRanges(ctx)
+	case Reconciling:
 		return b.reconcile(ctx)
 	case Closed:
 		return nil
@@ -211,191 +251,38 @@ func (b *run) step(ctx context.Context) error {
 	}
 }
 
-func (b *run) save(ctx context.Context) error { return b.state.save(ctx, b.files, b.m.ID) }
+func (b *run) save(ctx context.Context) error { return b.state.save(ctx, b.ports.Files, b.m.ID) }
 
-// intend writes down that a Vertex job is about to be created, before it is.
-func (b *run) intend(ctx context.Context) error {
-	wish, err := b.wish(ctx)
-	if err != nil {
-		return err
-	}
-	if wish != nil { // cancelled before it cost anything
-		b.state.Cancelled, b.state.Then = "asked for", wish.Then
-		return b.startCollecting(ctx, nil)
-	}
-	b.state.Phase = Creating
-	return b.save(ctx)
+// sightings are what this worker has seen of creates whose Vertex jobs nobody has seen. How long ago they were is measured by this worker's
+// own clock, from when it first saw that they were: clocks of workers may be minutes apart. The zero value is ready.
+type sightings struct {
+	mu   sync.Mutex
+	seen map[string]sighting // by batch
 }
 
-// create creates the Vertex job, once. A job that is found by its label is the batch's, whoever created it.
-func (b *run) create(ctx context.Context) error {
-	found, err := b.vertex.Find(ctx, b.m.Lane, b.m.ID)
-	if err != nil {
-		return fmt.Errorf("look for the batch's job: %w", err)
-	}
-	if len(found) > 0 {
-		return b.adopt(ctx, found)
-	}
-	if at := b.state.CreatedAt; at != nil && time.Since(*at) < appearTime {
-		return nil // it may still turn up
-	}
-	if b.state.Creates >= maxCreates {
-		b.state.Detail = fmt.Sprintf("Vertex created no job in %d tries", b.state.Creates)
-		return b.fail(ctx)
-	}
-	now := time.Now().UTC()
-	b.state.Creates++
-	b.state.CreatedAt = &now
-	if err := b.save(ctx); err != nil {
-		return err
-	}
-	if err := b.ledger.Confirm(ctx, b.ticket); err != nil {
-		return err
-	}
-	job, err := b.vertex.Create(ctx, worker.BatchRequest{
-		ID: b.m.ID, Lane: b.m.Lane, Input: b.files.URI(inputName(b.m.ID)), OutputPrefix: b.files.URI(outputDir(b.m.ID)),
-	})
-	if err != nil {
-		return b.refused(ctx, err)
-	}
-	b.log.Info("a batch's job is created", zap.String("job", job.Name), zap.Int("jobs", b.m.Rows))
-	return b.adopt(ctx, []worker.VertexBatch{job})
+type sighting struct {
+	creates int
+	since   time.Time
 }
 
-// refused decides what an error of a create means.
-func (b *run) refused(ctx context.Context, err error) error {
-	var ce *worker.CallError
-	if !errors.As(err, &ce) {
-		return err
-	}
-	switch ce.Kind {
-	case worker.Rejected, worker.Denied:
-		b.state.Detail = "Vertex refused the batch: " + ce.Error()
-		b.log.Error("Vertex refused a batch; its jobs go on as its policy says", zap.Error(ce), zap.String("then", string(b.cfg.Spill)))
-		return b.fail(ctx)
-	case worker.Unanswered, worker.Failing:
-		b.log.Warn("nobody knows whether a batch's job was created; it is looked for", zap.Error(ce))
-		return nil
-	default: // certainly not created: the next step may try again at once
-		b.state.CreatedAt = nil
-		b.state.Creates--
-		return errors.Join(ce, b.save(ctx))
-	}
-}
-
-// fail ends a batch for which Vertex has no job.
-func (b *run) fail(ctx context.Context) error {
-	b.state.Reason, b.state.Then = "failed", b.cfg.Spill
-	return b.startCollecting(ctx, nil)
-}
-
-// adopt takes the first job as the batch's, and has the others cancelled: they would cost the same again.
-func (b *run) adopt(ctx context.Context, found []worker.VertexBatch) error {
-	b.state.Job, b.state.Phase = found[0].Name, Running
-	b.see(found[0])
-	for _, extra := range found[1:] {
-		b.log.Error("a batch has more than one Vertex job; the later one is cancelled", zap.String("job", found[0].Name), zap.String("later", extra.Name))
-		if err := b.vertex.Cancel(ctx, b.m.Lane, extra.Name); err != nil {
-			return err
+// age returns for how long this worker has known of that many creates.
+func (s *sightings) age(batch string, creates int) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := s.seen[batch]
+	if seen.creates != creates {
+		if s.seen == nil {
+			s.seen = map[string]sighting{}
 		}
-		b.state.Surplus = append(b.state.Surplus, extra.Name)
+		seen = sighting{creates, time.Now()}
+		s.seen[batch] = seen
 	}
-	return b.save(ctx)
+	return time.Since(seen.since)
 }
 
-func (b *run) see(job worker.VertexBatch) {
-	b.state.JobState = string(job.State)
-	b.state.Queued, b.state.Started, b.state.Ended = job.Created, job.Started, job.Ended
-	if job.OutputDir != "" {
-		b.state.Output = job.OutputDir
-	}
-}
-
-// watch looks at the Vertex job, and gives it up when its time in the queue is over or its owner wants its end.
-func (b *run) watch(ctx context.Context) error {
-	job, err := b.vertex.Get(ctx, b.m.Lane, b.state.Job)
-	if err != nil {
-		return fmt.Errorf("look at %s: %w", b.state.Job, err)
-	}
-	changed := string(job.State) != b.state.JobState
-	b.see(job)
-	if job.State.Terminal() {
-		b.ended(job)
-		return b.startCollecting(ctx, &job)
-	}
-	why, then, err := b.giveUp(ctx, job)
-	if err != nil {
-		return err
-	}
-	if why != "" && b.state.Cancelled == "" {
-		b.log.Warn("a batch's job is cancelled", zap.String("job", job.Name), zap.String("why", why), zap.String("then", string(then)))
-		// Written first: a job that is cancelled for no known reason would be taken for somebody else's doing.
-		b.state.Cancelled, b.state.Then, changed = why, then, true
-		if err := b.save(ctx); err != nil {
-			return err
-		}
-	}
-	if b.state.Cancelled != "" {
-		return b.vertex.Cancel(ctx, b.m.Lane, job.Name) // asking again does no harm
-	}
-	if changed {
-		return b.save(ctx)
-	}
-	return nil
-}
-
-// giveUp says why a job that goes on is to be cancelled, if it is, and what becomes of its jobs then.
-func (b *run) giveUp(ctx context.Context, job worker.VertexBatch) (why string, then Then, _ error) {
-	wish, err := b.wish(ctx)
-	switch {
-	case err != nil:
-		return "", "", err
-	case wish != nil:
-		return "asked for", wish.Then, nil
-	case (job.State == worker.BatchPending || job.State == worker.BatchQueued) && !job.Created.IsZero() && time.Since(job.Created) > b.cfg.QueueTime:
-		return fmt.Sprintf("%s in Vertex's queue", b.cfg.QueueTime), b.cfg.Spill, nil
-	default:
-		return "", "", nil
-	}
-}
-
-// ended notes how the Vertex job ended, and what becomes of rows that it did not make.
-func (b *run) ended(job worker.VertexBatch) {
-	s := b.state
-	s.Detail = job.Error
-	switch {
-	case job.State == worker.BatchSucceeded:
-		s.Reason, s.Then = "complete", ThenBatch
-	case job.State == worker.BatchPartly:
-		s.Reason, s.Then = "partial", ThenBatch
-	case job.State == worker.BatchExpired:
-		s.Reason, s.Then = "expired", b.cfg.Spill
-	case job.State == worker.BatchCancelled && s.Cancelled == "asked for":
-		s.Reason = "cancelled"
-	case job.State == worker.BatchCancelled && s.Cancelled != "":
-		s.Reason = "stuck"
-	case job.State == worker.BatchCancelled:
-		// By somebody with access to the project. The jobs are not cancelled: nobody asked for that.
-		s.Reason, s.Then = "cancelled", b.cfg.Spill
-	default:
-		s.Reason, s.Then = "failed", b.cfg.Spill
-	}
-}
-
-// Wish is what an owner wants of a batch.
-type Wish struct {
-	Then Then `json:"then"`
-}
-
-// wish returns what the owner wants, if anything.
-func (b *run) wish(ctx context.Context) (*Wish, error) {
-	data, generation, err := b.files.Read(ctx, cancelName(b.m.ID))
-	if err != nil || generation == 0 {
-		return nil, err
-	}
-	w := &Wish{}
-	if err := json.Unmarshal(data, w); err != nil {
-		return nil, fmt.Errorf("read the wish to cancel: %w", err)
-	}
-	return w, nil
+// forget drops what is known of a batch.
+func (s *sightings) forget(batch string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.seen, batch)
 }

@@ -19,10 +19,13 @@ const (
 	// rowsPerLabel is how many values each of the two labels has at most, so that a row's number is hi*1000+lo and no billing label has
 	// more than a thousand values.
 	rowsPerLabel = 1000
-	// maxLine bounds the line of a request: ten prompts' worth.
-	maxLine = 1 << 20
 	// writeBuffer gathers lines on their way to Cloud Storage.
 	writeBuffer = 256 << 10
+	// sealTime bounds the writing of a batch's files. A gigabyte is written in a minute or two; beyond this the storage is as good as down, and
+	// the jobs go back.
+	sealTime = 10 * time.Minute
+	// commitPause spaces the tries to create a seal. The ledger tries by itself as long as that can help.
+	commitPause = 10 * time.Second
 )
 
 // labels returns the values of a row's two labels.
@@ -35,8 +38,22 @@ var errUnsure = errors.New("nobody knows whether the batch is sealed")
 
 // seal makes a batch durable, in the order that package doc explains: files, hand-off, manifest.
 func (g *Gatherer) seal(ctx context.Context, b *gathering) error {
-	m := &Manifest{ID: b.id, Gatherer: g.cfg.Worker, Lane: b.lane, Region: b.region, Rows: len(b.rows), SealedAt: time.Now().UTC()}
-	var err error
+	m := &Manifest{ID: b.id, Gatherer: g.cfg.Worker, Lane: b.lane, Region: b.key.region, Rows: len(b.rows)}
+	if err := g.prepare(ctx, b, m); err != nil {
+		return err
+	}
+	if err := g.commit(ctx, m); err != nil {
+		return err
+	}
+	g.cfg.Log.Info("a batch is sealed", zap.String("batch", b.id), zap.Int("jobs", m.Rows), zap.Int64("input_bytes", m.InputBytes),
+		zap.String("lane", b.lane.Name), zap.String("region", m.Region))
+	return nil
+}
+
+// prepare does what comes before the seal, and harms nobody if that never comes.
+func (g *Gatherer) prepare(ctx context.Context, b *gathering, m *Manifest) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, sealTime)
+	defer cancel()
 	if m.InputBytes, err = g.writeInput(ctx, b); err != nil {
 		return fmt.Errorf("write the batch's input: %w", err)
 	}
@@ -47,19 +64,31 @@ func (g *Gatherer) seal(ctx context.Context, b *gathering) error {
 	if err := g.queue.PublishHandoff(ctx, &schemas.BatchHandoff{BatchId: b.id, Gatherer: g.cfg.Worker}); err != nil {
 		return fmt.Errorf("publish the hand-off: %w", err)
 	}
+	return nil
+}
+
+// commit creates the seal. Once it was tried, the batch may be sealed, and its jobs can't be given back before somebody knows: so it is tried
+// until that is so, or this worker's time is over.
+func (g *Gatherer) commit(ctx context.Context, m *Manifest) error {
+	m.SealedAt = time.Now().UTC()
 	content, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
-	switch err := g.ledger.Seal(ctx, b.id, content); {
-	case errors.Is(err, worker.ErrVoid):
-		return err
-	case err != nil:
-		return fmt.Errorf("%w: %w", errUnsure, err)
+	for {
+		err := g.ledger.Seal(ctx, m.ID, content)
+		if err == nil || errors.Is(err, worker.ErrVoid) {
+			return err
+		}
+		g.cfg.Log.Warn("nobody knows whether a batch is sealed; sealing is tried again", zap.String("batch", m.ID), zap.Error(err))
+		pause := time.NewTimer(commitPause)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return fmt.Errorf("%w: %w", errUnsure, err)
+		}
 	}
-	g.cfg.Log.Info("a batch is sealed", zap.String("batch", b.id), zap.Int("jobs", m.Rows), zap.Int64("input_bytes", m.InputBytes),
-		zap.String("lane", b.lane.Name), zap.String("region", b.region))
-	return nil
 }
 
 // writeInput writes the requests, with the labels that tell their rows.

@@ -2,14 +2,18 @@ package batch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/assetmill/assetmill/schemas"
+	"github.com/assetmill/assetmill/worker"
 )
 
 // states are the phases as lineage names them.
-var states = map[Phase]string{Gathered: "gathered", Creating: "gathered", Running: "running", Collecting: "collecting", Closed: "closed"}
+var states = map[Phase]string{Gathered: "gathered", Running: "running", Collecting: "collecting", Reconciling: "collecting", Closed: "closed"}
 
 // tell appends a row to lineage when the batch has come further.
 func (b *run) tell(ctx context.Context) error {
@@ -17,7 +21,10 @@ func (b *run) tell(ctx context.Context) error {
 	if b.state.Told == row.GetState() {
 		return nil
 	}
-	if err := b.lineage.AppendBatch(ctx, row); err != nil {
+	switch err := b.ports.Lineage.AppendBatch(ctx, row); {
+	case errors.Is(err, worker.ErrRowRefused):
+		b.log.Error("lineage refuses the row of a batch", zap.Error(err)) // the batch goes on: its jobs have rows of their own
+	case err != nil:
 		return fmt.Errorf("record the batch's state: %w", err)
 	}
 	b.state.Told = row.GetState()
@@ -30,7 +37,7 @@ func (b *run) row(now time.Time) *schemas.BatchRow {
 	row := &schemas.BatchRow{
 		BatchId: m.ID, Model: m.Lane.Model, Location: m.Lane.Location, Region: m.Region, Lane: m.Lane.Name,
 		VertexJob: s.Job, State: states[s.Phase], Reason: s.Reason, Detail: s.Detail, Jobs: &rows, InputBytes: &m.InputBytes,
-		InputUri: b.files.URI(inputName(m.ID)), OutputUri: s.Output, PriceVersion: b.cfg.Catalogue.Version(),
+		InputUri: b.ports.Files.URI(inputName(m.ID)), OutputUri: s.Output, PriceVersion: b.cfg.Catalogue.Version(),
 		GatheredAt: m.SealedAt.UnixMicro(), CreatedAt: micros(s.Queued), StartedAt: micros(s.Started), EndedAt: micros(s.Ended),
 		ChangedAt: now.UnixMicro(), Worker: b.cfg.Worker, WorkerVersion: b.cfg.Version,
 		QueueMs: between(s.Queued, s.Started), RunMs: between(s.Started, s.Ended),

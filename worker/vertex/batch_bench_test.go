@@ -122,3 +122,13 @@ func benchFloor(r io.Reader, head, length, tail int) error {
 		}
 	}
 }
+
+// BenchmarkBatchLine makes the line of a job, and its hash.
+func BenchmarkBatchLine(b *testing.B) {
+	f, j := NewBatchFormat(nil), newJob(b, nil)
+	for b.Loop() {
+		if _, _, err := f.Line(j, "012", "345"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -204,6 +204,7 @@ func TestRowsOfOtherShapes(t *testing.T) {
 		{"text", "Internal Server Error", nobodys(damaged("no JSON object"))},
 		{"zeros", strings.Repeat("\x00", 1000), nobodys(damaged("no JSON object"))},
 		{"an array", "[" + row + "]", nobodys(damaged("no JSON object"))},
+		{"a bracket too many", `{` + request + `}}`, mine(damaged("closes nothing"))},
 		{"more than one", row + row, mine(damaged("behind its JSON"))},
 		{"brackets", strings.Repeat("[", 1000), nobodys(damaged("nested"))},
 		{"a huge request", `{"request":{"x":"` + strings.Repeat("x", maxRowRemainder) + `"}}`, nobodys(damaged("too large"))},

@@ -1,5 +1,6 @@
-// Package vertex makes online calls to the Gemini image models on Vertex AI, and to image models on endpoints of the project's own.
-// [Online] implements worker.Model.
+// Package vertex makes online calls to the Gemini image models on Vertex AI, and to image models on endpoints of the project's own; and it
+// has batch prediction jobs made, and reads what they made. [Online] implements worker.Model, [Batches] and [BatchFormat] two ports of
+// worker/batch.
 //
 // Contract: one [Online.Generate] is at most one paid request, by the lane that the call names and no other. Nothing here follows
 // redirects, continues an answer, or tries again what may have been paid for; the caller decides what happens next, from the kind of
@@ -20,6 +21,9 @@
 // byte budget can be asked, so those calls are bounded by the size of an answer times the calls in flight; [rpcWatcher] tells the
 // service's errors, which are free, from those of the way there and back.
 //
+// A row of a batch's output is read as an online answer is: the same scanner takes the image out of the line while it arrives, and the same
+// function makes an answer of the rest. [Batches.Create] is at most one paid job, and says Unanswered of whatever may have become one.
+//
 // Invariants:
 //   - Image bytes are the model's, verbatim, and are held only within the byte budget. An answer waits for the budget
 //     before its image is read; answers without an image never wait.
@@ -28,5 +32,5 @@
 //   - An image that a model wrote elsewhere than below the call's own prefix is no answer: it may be another job's, or in another region.
 //   - Neither prompts nor the service's unshortened words are part of any error, detail or log.
 //
-// Non-goals: batch jobs, retries, pacing, the choice of a lane.
+// Non-goals: retries of what is paid for, pacing, the choice of a lane; which row is whose.
 package vertex

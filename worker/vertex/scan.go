@@ -2,6 +2,7 @@ package vertex
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -24,7 +25,7 @@ const (
 
 var (
 	errMalformed         = errors.New("malformed JSON")
-	errRemainderTooLarge = fmt.Errorf("the answer without its images is larger than %d bytes", maxRemainder)
+	errRemainderTooLarge = errors.New("the answer is too large even without its images")
 )
 
 // A sink receives the images of an answer. An error ends the scan.
@@ -48,6 +49,7 @@ const (
 	dataKey
 	thoughtKey
 	signatureKey
+	responseKey // of a batch's row
 )
 
 func keyOf(name string) key {
@@ -60,6 +62,8 @@ func keyOf(name string) key {
 		return thoughtKey
 	case "thoughtSignature", "thought_signature":
 		return signatureKey
+	case "response":
+		return responseKey
 	default:
 		return otherKey
 	}
@@ -92,7 +96,10 @@ const (
 // It tracks containers and keys to know where it is, and checks what it takes away. It does not check the grammar of what it
 // passes on: whoever parses the remainder does that, and every structural byte is part of it.
 type scanner struct {
-	sink      sink
+	sink sink
+	// within, if set, is the key of the outermost object whose value alone is searched for images and signatures. What is elsewhere passes.
+	within    key
+	limit     int // of the remainder, in bytes; 0: maxRemainder
 	remainder []byte
 	stack     []frame
 	state     state
@@ -128,7 +135,7 @@ func (s *scanner) Close() error {
 }
 
 func (s *scanner) emit(p []byte) error {
-	if len(s.remainder)+len(p) > maxRemainder {
+	if len(s.remainder)+len(p) > cmp.Or(s.limit, maxRemainder) {
 		return errRemainderTooLarge
 	}
 	s.remainder = append(s.remainder, p...)
@@ -170,6 +177,7 @@ func (s *scanner) structure(p []byte) (int, error) {
 			}
 		}
 		if err != nil {
+			_ = s.emit(p[:i]) // what was well may be of use to whoever knows that the document is broken
 			return 0, err
 		}
 	}
@@ -214,6 +222,8 @@ func (s *scanner) open() error {
 		s.state = inText
 	case !f.value:
 		s.state, s.name = inKey, s.name[:0]
+	case s.within != otherKey && s.stack[0].key != s.within:
+		s.state = inText
 	case f.key == signatureKey:
 		s.state = inWaste
 	case f.key == dataKey && f.name == inlineDataKey:

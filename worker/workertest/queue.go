@@ -1,9 +1,11 @@
 package workertest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +17,8 @@ type Queue struct {
 	mu        sync.Mutex
 	waiting   []*jobs.Delivery
 	wake      chan struct{}
-	published int
+	published [][]byte
+	out       int // delivered, and not settled yet
 	acked     []string
 	dead      []DeadLetter
 	retried   []jobs.Verdict
@@ -34,9 +37,10 @@ func NewQueue() *Queue { return &Queue{wake: make(chan struct{}, 1)} }
 func (q *Queue) Publish(data []byte, attributes map[string]string) string {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.published++
-	id := fmt.Sprintf("m%d", q.published)
-	q.waiting = append(q.waiting, &jobs.Delivery{ID: id, Data: append([]byte(nil), data...), Attributes: maps.Clone(attributes), Published: time.Now()})
+	data = bytes.Clone(data)
+	q.published = append(q.published, data)
+	id := fmt.Sprintf("m%d", len(q.published))
+	q.waiting = append(q.waiting, &jobs.Delivery{ID: id, Data: data, Attributes: maps.Clone(attributes), Published: time.Now()})
 	q.signal()
 	return id
 }
@@ -80,6 +84,7 @@ func (q *Queue) next() *jobs.Delivery {
 	}
 	d := q.waiting[0]
 	q.waiting = q.waiting[1:]
+	q.out++
 	return d
 }
 
@@ -92,6 +97,7 @@ func (q *Queue) settle(ctx context.Context, d *jobs.Delivery, v jobs.Verdict) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.out--
 	switch v.Action {
 	case jobs.Ack:
 		q.acked = append(q.acked, d.ID)
@@ -104,11 +110,25 @@ func (q *Queue) settle(ctx context.Context, d *jobs.Delivery, v jobs.Verdict) {
 	}
 }
 
+// Published returns the data of all messages, in the order in which they were published.
+func (q *Queue) Published() [][]byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Clone(q.published)
+}
+
 // Waiting returns the number of messages that wait for delivery.
 func (q *Queue) Waiting() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.waiting)
+}
+
+// Held returns the number of messages that are neither acknowledged nor given up.
+func (q *Queue) Held() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting) + q.out
 }
 
 // Acked returns the ids of the acknowledged messages, in order.

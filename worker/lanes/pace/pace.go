@@ -1,0 +1,264 @@
+// Package pace decides when a worker's next call on a lane may begin.
+package pace
+
+import (
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+// What the limiter does at a cut, and how it grows again. Growth is that of the
+// logarithm of the rate, in 1/s: 0.35 doubles the rate in 2 s.
+const (
+	// startRate is where a limiter begins, in calls a second: the order of what new
+	// projects get (2 to 20 a minute were reported), and 20 s away from 15,000 a
+	// minute.
+	startRate = 1.0
+	// startGrowth is the growth while nothing is known.
+	startGrowth = 0.35
+	// stepGrowth bounds the growth after a silence that is longer than expected: the
+	// quota has risen, but there is an order to keep with the other workers.
+	stepGrowth = 0.1
+	// callGrowth bounds the growth from one call to the next: a factor of two.
+	callGrowth = 0.7
+
+	// overshoot is how much deeper than the estimated overshoot a cut goes, so that
+	// the service's bucket fills again. Less, and one throttle brings the next;
+	// more, and quota is left lying.
+	overshoot = 1.2
+	// A throttle within repeatCalls calls of the last cut shows that the cut was too
+	// shallow. The first such cut is at least 2*repeatCut, each further one twice as
+	// deep, up to maxCut (all as logarithms: 0.8 leaves 45 %).
+	repeatCalls = 2
+	repeatCut   = 0.05
+	maxCut      = 0.8
+	maxRepeats  = 4
+
+	// calm is the growth below which a throttle is taken for a call that came a
+	// moment too early: it is tried again after retryAfterPart of an interval.
+	calm      = 0.02
+	retryPart = 0.1
+	// Otherwise a throttled call moves this worker's calls by a random part of the
+	// interval, so that workers do not collide again and again.
+	minShift = 0.2
+)
+
+// The time between throttles that is aimed at. See [period].
+const (
+	basePeriod  = 20.0 // s; each halving of it doubles the throttled share
+	periodScale = 70.0 // s * (calls/s)^0.5; from 12 calls a second on the period falls
+	minPeriod   = 5.0  // s; a throttle may take 2 s to arrive
+	periodCalls = 6.0  // calls; fewer would throttle more than one in seven
+
+	// A silence of lateAfter periods is longer than expected. From then on growth
+	// doubles each lateDoubling periods.
+	lateAfter    = 1.25
+	lateDoubling = 0.25
+)
+
+// Probing while everything is throttled.
+const (
+	// The slowest rate is floorShare of what the lane gave before, between minFloor
+	// and maxFloor calls a second. memory is how soon "before" is forgotten: the
+	// time constant of an exponential.
+	floorShare = 0.1
+	minFloor   = 1.0 / 60
+	maxFloor   = 1.0 / 5
+	memory     = 10 * time.Minute
+)
+
+// Other bounds.
+const (
+	// maxWait bounds Wait whatever the service asks for and whatever the clock does.
+	maxWait = 2 * time.Minute
+	// unheard is for how long calls may begin without any answer before growth
+	// stops: twice the longest usual call.
+	unheard = 2 * time.Minute
+	// maxAge bounds the age of a throttled call that is reckoned with: a 503 that
+	// comes later says nothing about the rate back then.
+	maxAge = 3.0 // s
+	// What was learned ages after idleAfter without a call: each idleHalf halves the
+	// rate, down to startRate. The service punishes sharp ramps.
+	idleAfter = time.Minute
+	idleHalf  = time.Minute
+	// A call that was late, because timers are, lets the next one follow sooner by as
+	// much, up to catchUp and to catchUpPart of the interval: at 15,000 a minute the
+	// interval is 4 ms.
+	catchUp     = 0.002 // s
+	catchUpPart = 0.25
+)
+
+// Config is what a [Limiter] may be told. The zero value paces a lane of which
+// nothing is known.
+type Config struct {
+	// MaxPerMinute is a ceiling in calls a minute above which the limiter never goes,
+	// whatever the service takes. 0 or less: none.
+	MaxPerMinute float64
+	// Seed changes every random choice. Give each worker its own: workers with the
+	// same seed collide.
+	Seed uint64
+}
+
+// Limiter paces the calls of one worker on one lane. It is not safe for
+// concurrent use. Every method takes the time, which must not go backwards, so
+// that it runs in real and in virtual time alike. It starts no goroutine and no
+// timer, and keeps no record of single calls.
+type Limiter struct {
+	rng     *rand.Rand
+	ceiling float64 // calls a second
+
+	rate    float64   // calls a second
+	growth  float64   // 1/s, what is left of the last search
+	quiet   float64   // s at the full rate since the last throttle
+	repeats int       // cuts in a row that were too shallow
+	best    float64   // calls a second that the lane gave, fading with memory
+	faded   time.Time // when best was faded last
+
+	next time.Time // the next call
+	last time.Time // the last call
+	cut  time.Time // throttles of calls up to here tell nothing new
+	told time.Time // the last answer that told something
+
+	begun  float64 // calls since cut
+	noisy  bool    // since the last call began, an answer came that forbids growth
+	sooner bool    // the last call was an early second try
+}
+
+// New returns a limiter that begins with a modest rate. Its first call may begin
+// within a second: workers that start together do not call together.
+func New(cfg Config, now time.Time) *Limiter {
+	l := &Limiter{
+		rng:     rand.New(rand.NewPCG(cfg.Seed, 0x6c616e65)),
+		ceiling: math.Inf(1),
+		rate:    startRate, growth: startGrowth,
+		last: now, told: now, faded: now, cut: now.Add(-1),
+	}
+	if cfg.MaxPerMinute > 0 {
+		l.ceiling = cfg.MaxPerMinute / 60
+		l.rate = min(l.rate, l.ceiling)
+	}
+	l.next = now.Add(seconds(l.rng.Float64() / startRate))
+	return l
+}
+
+// Wait is the time until the next call may begin, at most two minutes; 0 means
+// now.
+func (l *Limiter) Wait(now time.Time) time.Duration {
+	return min(max(0, l.next.Sub(now)), maxWait)
+}
+
+// Begin says that a call begins now. more: further jobs wait for this lane, so
+// that the rate and not the demand is what binds.
+func (l *Limiter) Begin(now time.Time, more bool) {
+	interval := 1 / l.rate
+	dt := now.Sub(l.last).Seconds()
+	late := now.Sub(l.next).Seconds()
+	l.begun++
+	if !l.noisy {
+		l.sooner = false
+		if more && late <= interval && now.Sub(l.told) < unheard {
+			dt = min(dt, 2*interval)
+			l.quiet += dt
+			l.rate = min(l.rate*math.Exp(l.speed()*dt), l.ceiling)
+		}
+	}
+	if idle := now.Sub(l.next) - idleAfter; idle > 0 && l.rate > startRate {
+		l.rate = max(startRate, l.rate*math.Exp2(-idle.Seconds()/idleHalf.Seconds()))
+		l.growth = startGrowth
+	}
+	l.noisy = false
+	l.last = now
+	interval = 1 / l.rate
+	l.next = now.Add(seconds(interval - min(max(0, late), catchUp, catchUpPart*interval)))
+}
+
+// speed is the present growth of the rate's logarithm in 1/s.
+func (l *Limiter) speed() float64 {
+	p := period(l.rate)
+	g := 0.5 / (p * p)
+	if late := l.quiet/p - lateAfter; late > 0 {
+		g = min(stepGrowth, g*math.Exp2(late/lateDoubling))
+	}
+	return min(max(g, l.growth), startGrowth, callGrowth*l.rate)
+}
+
+// period is the time in seconds between two throttles that a worker aims at
+// while it makes rate calls a second.
+func period(rate float64) float64 {
+	return max(minPeriod, periodCalls/rate, min(basePeriod, periodScale/math.Sqrt(rate)))
+}
+
+// Accepted says that the service took the call that began then: any answer that
+// is not a throttle.
+func (l *Limiter) Accepted(now, began time.Time) { l.told = now }
+
+// Lost says that the call that began then ended without telling anything about
+// capacity: not reached, cut off, timed out, or 500.
+func (l *Limiter) Lost(now, began time.Time) { l.noisy = true }
+
+// Throttled says that the call that began then was answered with 429 or 503.
+// retryAfter is the wait that the service asked for, 0 if none; more than two
+// minutes are not honoured.
+func (l *Limiter) Throttled(now, began time.Time, retryAfter time.Duration) {
+	l.told = now
+	if began.After(l.cut) {
+		l.slow(now, began)
+	}
+	if retryAfter > 0 {
+		// The spread keeps workers that were told the same from coming back together.
+		spread := min(0.1*retryAfter.Seconds(), 1/l.rate) * l.rng.Float64()
+		if t := now.Add(min(retryAfter, maxWait) + seconds(spread)); t.After(l.next) {
+			l.next = t
+		}
+	}
+}
+
+// slow cuts the rate because a call that began then was throttled.
+func (l *Limiter) slow(now, began time.Time) {
+	age := min(now.Sub(began).Seconds(), maxAge)
+	speed := l.speed()
+	depth := overshoot * math.Sqrt(speed/2)
+	if l.begun-l.rate*age <= repeatCalls {
+		l.repeats = min(l.repeats+1, maxRepeats)
+		depth = max(depth, repeatCut*float64(int(1)<<l.repeats))
+	} else {
+		l.repeats = 0
+	}
+	floor := l.floor(now)
+	rate := l.rate * math.Exp(-speed*age-min(depth, maxCut))
+	l.rate, l.growth = min(max(rate, floor), l.ceiling), speed/2
+	if rate <= floor {
+		l.growth = startGrowth // nothing is known any more
+	}
+	l.best = max(l.best, l.rate)
+	l.shift(now, began, speed)
+	l.quiet, l.begun, l.cut, l.noisy = 0, 0, now, true
+}
+
+// floor is the slowest rate.
+func (l *Limiter) floor(now time.Time) float64 {
+	l.best *= math.Exp(-now.Sub(l.faded).Seconds() / memory.Seconds())
+	l.faded = now
+	return max(minFloor, min(floorShare*l.best, maxFloor))
+}
+
+// shift plans the next call after a throttle.
+func (l *Limiter) shift(now, began time.Time, speed float64) {
+	part := 1.0
+	if began.Equal(l.last) { // no later call has begun: this one's slot was not free
+		part = minShift + l.rng.Float64()
+		if !l.sooner && speed < calm {
+			part = retryPart
+		}
+		l.sooner = !l.sooner
+	}
+	l.next = l.last.Add(seconds(part / l.rate))
+	if l.next.Before(now) {
+		l.next = now
+	}
+}
+
+// Rate is the learned rate in calls a minute.
+func (l *Limiter) Rate() float64 { return l.rate * 60 }
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -80,7 +80,8 @@ func TestOrder(t *testing.T) {
 func TestPreferredLocation(t *testing.T) {
 	t.Parallel()
 	cfg := Default("p", east1, catalogue)
-	s := New(cfg, Options{Seed: 1})
+	opts, _ := paced(nil)
+	s := New(cfg, opts)
 	for model, want := range map[string]string{nano: east1, pro: "global"} {
 		if got := take(t, s, newJob("j", model)).Lane(); got.Location != want || got.Tier != tierStandard {
 			t.Errorf("%s went by %+v", model, got)

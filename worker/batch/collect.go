@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/assetmill/assetmill/jobs"
+	"github.com/assetmill/assetmill/schemas"
 	"github.com/assetmill/assetmill/worker"
 )
 
@@ -115,7 +116,7 @@ type collecting struct {
 	placed placement // when only these lines are collected
 
 	mu    sync.Mutex
-	ended map[int32]bool // rows whose jobs this collection has ended
+	ended map[int32]bool // rows whose jobs this collection ends
 	found Found
 	fates []byte // of found.Rows
 }
@@ -227,9 +228,10 @@ func (c *collecting) conclude(ctx context.Context, line worker.OutputRow, number
 	c.complete(line, r)
 	f, err := fateUnmade, error(nil)
 	switch {
-	case c.hasEnded(number):
+	case !counts(line):
+	case !c.first(number):
 		f = fateRepeated
-	case counts(line):
+	default:
 		if f, err = c.end(ctx, line, r); err != nil {
 			return fmt.Errorf("row %d: %w", number, err)
 		}
@@ -237,11 +239,8 @@ func (c *collecting) conclude(ctx context.Context, line worker.OutputRow, number
 	c.note(func(found *Found) {
 		found.Rows, c.fates = append(found.Rows, number), append(c.fates, byte(f))
 		found.Cost += c.price(line, r.Job)
-		switch f {
-		case fateUnmade:
+		if f == fateUnmade {
 			found.Unmade = append(found.Unmade, unmadeOf(line))
-		case fateSucceeded, fateRefused:
-			c.ended[number] = true
 		}
 		if line.Damaged != nil && c.placed == nil {
 			found.Damaged++
@@ -259,25 +258,31 @@ func counts(line worker.OutputRow) bool {
 func (c *collecting) end(ctx context.Context, line worker.OutputRow, r *row) (fate, error) {
 	end := conclusion(c.m, c.state, r)
 	end.Answer = line.Answer
-	_, _, err := c.ports.Spine.Conclude(ctx, end)
-	err = c.unrecorded(ctx, end.Job, err)
-	if errors.Is(err, worker.ErrFenced) {
-		ended, err := c.endedHere(ctx, end)
-		switch {
-		case err != nil:
-			return 0, err
-		case ended == 0:
-			return 0, errors.New("its job is no longer the batch's: another worker takes this one for dead and has gone on")
-		}
-		return ended, nil
+	sum := ""
+	if line.Answer.Image != nil {
+		sum = worker.EncodeCRC32C(line.Answer.Image.Blob.CRC32C())
 	}
-	return fateOf(line.Answer.Reason.Outcome()), err
+	_, _, err := c.ports.Spine.Conclude(ctx, end)
+	if err = c.unrecorded(ctx, end.Job, err); !errors.Is(err, worker.ErrFenced) {
+		return fateOf(line.Answer.Reason.Outcome()), c.unrecorded(ctx, end.Job, err)
+	}
+	// If another line ended it, whoever collects that one makes the end known.
+	ended, err := c.endedHere(ctx, end, func(row *schemas.GenerationRow) bool { return sum == "" || sum == row.GetAssetCrc32C() })
+	if err == nil && ended == 0 {
+		err = errors.New("its job is no longer the batch's: another worker takes this one for dead and has gone on")
+	}
+	return ended, err
 }
 
-func (c *collecting) hasEnded(number int32) bool {
+// first reports whether a row's answer is the first that this collection comes to: it ends the job, or ends the collection.
+func (c *collecting) first(number int32) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.ended[number]
+	if c.ended[number] {
+		return false
+	}
+	c.ended[number] = true
+	return true
 }
 
 // complete fills in what an answer costs that came without counts.
@@ -351,26 +356,19 @@ func conclusion(m *Manifest, s *State, r *row) worker.Conclusion {
 	}
 }
 
-// endedHere says how the job of a conclusion ended, whose ticket no longer holds it, if it ended in this batch. Then an earlier try ended
-// it, and nobody knows whether that could still make the end known: so it is made known again.
-func (r *Runner) endedHere(ctx context.Context, c worker.Conclusion) (fate, error) {
+// endedHere says how the job of a conclusion ended, whose ticket no longer holds it, if it ended in this batch. An earlier try may have ended
+// it that came no further: so the end is made known again, if it may be this conclusion's.
+func (r *Runner) endedHere(ctx context.Context, c worker.Conclusion, mine func(*schemas.GenerationRow) bool) (fate, error) {
 	end, ended, err := r.ports.Ledger.Look(ctx, c.Job.ID)
 	if err != nil || !ended || end.Generation.GetBatchId() != c.Batch {
 		return 0, err
 	}
-	if err := r.unrecorded(ctx, c.Job, r.ports.Spine.Repeat(ctx, c, end)); err != nil {
-		return 0, err
+	if mine(end.Generation) {
+		if err := r.unrecorded(ctx, c.Job, r.ports.Spine.Repeat(ctx, c, end)); err != nil {
+			return 0, err
+		}
 	}
 	return fateOf(jobs.Outcome(end.Generation.GetOutcome())), nil
-}
-
-// unrecorded deals with a job that has ended and whose row lineage can never store: its message is published again, and becomes a dead letter
-// with the reason, as an online job's does. Other errors are returned.
-func (r *Runner) unrecorded(ctx context.Context, j *jobs.Job, err error) error {
-	if !errors.Is(err, worker.ErrRowRefused) {
-		return err
-	}
-	return r.ports.Queue.PublishAgain(ctx, j)
 }
 
 // leaveUndecided notes a line that could be of any of several rows.

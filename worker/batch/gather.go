@@ -178,9 +178,6 @@ func (g *Gatherer) admit(ctx context.Context, d *jobs.Delivery) (_ *gathering, j
 		return p.standing, err
 	})
 	if admitted == nil {
-		if p.unserved != nil && v.Action != jobs.Dead {
-			v = jobs.Verdict{Action: jobs.Dead, Reason: jobs.ReasonNoLane, Detail: p.unserved.Error()}
-		}
 		return nil, nil, v
 	}
 	joined = &gathered{admitted, p.hash}
@@ -201,7 +198,6 @@ type place struct {
 	bytes    int64
 	hash     [32]byte
 	standing worker.Standing // what the ledger said
-	unserved error           // why no batch can ever take the job here
 }
 
 var errStopping = errors.New("the worker is stopping")
@@ -211,9 +207,6 @@ var errStopping = errors.New("the worker is stopping")
 func (g *Gatherer) take(j *jobs.Job, p *place) error {
 	lane, err := g.serve(j, p)
 	if err != nil {
-		if errors.Is(err, worker.ErrNoLane) {
-			p.unserved = err
-		}
 		return err
 	}
 	g.mu.Lock()
@@ -282,18 +275,47 @@ func (g *Gatherer) join(b *gathering, r *gathered) {
 // leave gives up a job's place. A claim that was granted must not outlive it, and nobody knows whether it does where the message is to come
 // again: what should have released or ended the job may have failed.
 func (g *Gatherer) leave(ctx context.Context, p *place, v jobs.Verdict) {
-	defer p.batch.coming.Done()
+	held := p.standing.State == worker.Granted && v.Action == jobs.Retry
 	var err error
-	if p.standing.State == worker.Granted && v.Action == jobs.Retry {
+	if held {
 		err = g.ledger.Release(ctx, p.standing.Ticket, p.standing.Spent)
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	b := p.batch
-	b.taken--
-	b.bytes -= p.bytes
+	p.batch.taken--
+	p.batch.bytes -= p.bytes
 	if err != nil && !errors.Is(err, worker.ErrFenced) {
-		b.spoiled = fmt.Errorf("job %s is claimed for the batch and not in it: %w", p.standing.Ticket.JobID, err)
+		p.batch.spoiled = fmt.Errorf("job %s is claimed for the batch and not in it: %w", p.standing.Ticket.JobID, err)
+	}
+	g.mu.Unlock()
+	p.batch.coming.Done()
+	if err != nil {
+		g.release(ctx, p.standing.Ticket, p.standing.Spent)
+	}
+}
+
+// release gives up a claim, however long it takes: a claim that a living worker has forgotten is held until the worker ends.
+func (g *Gatherer) release(ctx context.Context, t worker.Ticket, spent worker.Spent) {
+	for {
+		err := g.ledger.Release(ctx, t, spent)
+		if err == nil || errors.Is(err, worker.ErrFenced) {
+			return
+		}
+		g.cfg.Log.Warn("a claim could not be given back", zap.String("job_id", t.JobID), zap.Error(err))
+		if !sleep(ctx, backPause) {
+			return
+		}
+	}
+}
+
+// sleep waits, and reports false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -366,8 +388,6 @@ func (g *Gatherer) giveBack(ctx context.Context, r *gathered, cause error) jobs.
 		return v
 	}
 	defer g.claims.Release(1)
-	if err := g.ledger.Release(ctx, r.Ticket, r.Spent); err != nil && !errors.Is(err, worker.ErrFenced) {
-		g.cfg.Log.Warn("a claim could not be given back", zap.String("job_id", r.Job.ID), zap.Error(err))
-	}
+	g.release(ctx, r.Ticket, r.Spent)
 	return v
 }

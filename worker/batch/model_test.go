@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 300, "worlds of TestModel")
+	seeds = flag.Int("seeds", 20, "worlds of TestModel")
 	seed  = flag.Uint64("seed", 0, "the only world of TestModel, if it is not 0")
 )
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/assetmill/assetmill/jobs"
+	"github.com/assetmill/assetmill/schemas"
 	"github.com/assetmill/assetmill/worker"
 )
 
@@ -65,7 +66,7 @@ func (k *books) add(f *Found) error {
 			return fmt.Errorf("row %d of %d", number, len(k.fates))
 		}
 		now, before := fate(f.Fates[i]), k.fates[number]
-		if before != 0 {
+		if before != 0 || now == fateRepeated {
 			k.totals.Duplicated++
 		}
 		if now == fateUnmade {
@@ -74,7 +75,7 @@ func (k *books) add(f *Found) error {
 			}
 			k.unmade[number], unmade = unmade[0], unmade[1:]
 		}
-		if owed(before) {
+		if owed(before) && now != fateRepeated {
 			k.fates[number] = now
 		}
 	}
@@ -246,7 +247,7 @@ func (b *run) settled(ctx context.Context, end worker.Conclusion, f fate, err er
 	if !errors.Is(err, worker.ErrFenced) {
 		return f, err
 	}
-	ended, err := b.endedHere(ctx, end)
+	ended, err := b.endedHere(ctx, end, func(*schemas.GenerationRow) bool { return true })
 	if ended == 0 {
 		ended = fateRequeued
 	}

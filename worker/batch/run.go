@@ -24,8 +24,8 @@ const (
 	DefaultQueueTime = 24 * time.Hour
 	// stepTime bounds one step. It is far below the longest lease of a message.
 	stepTime = 20 * time.Minute
-	// freeTime is how long a claim may still be released when a step was cut off because the worker stops. If that fails, others find out that
-	// the worker is gone.
+	// freeTime bounds the release of a claim at the end of a step. If that fails, the next step of the same tries again; if there is none here,
+	// since the worker stops, others find out that the worker is gone.
 	freeTime = 5 * time.Second
 	// maxCollections bounds the ranges that a process collects at a time. Two keep network and CPU busy; each has an index of up to 9 MB and
 	// Concurrency images in memory.
@@ -50,8 +50,9 @@ type Runner struct {
 	ports       Ports
 	collections *semaphore.Weighted
 	unclear     sightings
-	life        context.Context // ends when no step may go on
-	end         context.CancelFunc
+
+	mu   sync.Mutex
+	left map[string]worker.Ticket // claims that could not be released, by what they are of
 }
 
 // Ports are a Runner's connections.
@@ -85,24 +86,14 @@ func NewRunner(cfg RunConfig, p Ports) *Runner {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	r := &Runner{cfg: cfg, ports: p, collections: semaphore.NewWeighted(maxCollections)}
-	r.life, r.end = context.WithCancel(context.Background())
-	return r
+	return &Runner{cfg: cfg, ports: p, collections: semaphore.NewWeighted(maxCollections), left: map[string]worker.Ticket{}}
 }
 
-// Run takes the steps that receive delivers hand-offs for, until ctx ends; steps under way have stopTime to end then. receive is as
-// Receive of [worker.Queue]. This worker must give signs of life all the while.
-func (r *Runner) Run(ctx context.Context, receive func(context.Context, func(context.Context, *jobs.Delivery) jobs.Verdict) error) error {
-	defer r.end()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopTime, r.end) })()
-	return receive(ctx, r.Handle)
-}
-
-// Handle takes a batch one step further, or collects one of its ranges.
+// Handle takes a batch one step further, or collects one of its ranges. It can be cut off at any time by ctx: whoever gets the message next
+// goes on from there. This worker must give signs of life all the while.
 func (r *Runner) Handle(ctx context.Context, d *jobs.Delivery) (v jobs.Verdict) {
 	ctx, cancel := context.WithTimeoutCause(ctx, stepTime, errStepTime)
 	defer cancel()
-	defer context.AfterFunc(r.life, cancel)()
 	h := &schemas.BatchHandoff{}
 	if err := schemas.Unmarshal(d.Data, h); err != nil || h.GetBatchId() == "" || h.GetGatherer() == "" || h.GetRange() < 0 {
 		return jobs.Verdict{Action: jobs.Dead, Reason: jobs.ReasonInvalidMessage, Detail: fmt.Sprintf("no hand-off of a batch: %v", err)}
@@ -165,6 +156,9 @@ func (r *Runner) manifest(ctx context.Context, h *schemas.BatchHandoff, log *zap
 
 // alone does something while no other worker can that asks for the same. It reports false when another is at it.
 func (r *Runner) alone(ctx context.Context, id string, do func(worker.Ticket) error) (done bool, err error) {
+	if err := r.freeLeft(ctx, id); err != nil {
+		return false, err
+	}
 	standing, err := r.ports.Ledger.Claim(ctx, id, jobs.Digest{})
 	switch {
 	case err != nil:
@@ -175,7 +169,9 @@ func (r *Runner) alone(ctx context.Context, id string, do func(worker.Ticket) er
 		return false, fmt.Errorf("the ledger has a job by the name of %s", id)
 	}
 	defer func() {
-		if e := r.free(ctx, standing.Ticket); e != nil && !errors.Is(e, worker.ErrFenced) {
+		free, cancel := context.WithTimeout(context.WithoutCancel(ctx), freeTime)
+		defer cancel()
+		if e := r.free(free, standing.Ticket); e != nil {
 			done, err = false, errors.Join(err, e)
 		}
 	}()
@@ -183,12 +179,31 @@ func (r *Runner) alone(ctx context.Context, id string, do func(worker.Ticket) er
 	return err == nil, err
 }
 
-// free releases a claim, however long it takes: a claim of a worker that lives and has forgotten it is held until the worker ends.
+// free releases a claim, or keeps it in mind: a claim that a living worker has forgotten is held until the worker ends.
 func (r *Runner) free(ctx context.Context, t worker.Ticket) error {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	defer context.AfterFunc(r.life, func() { time.AfterFunc(freeTime, cancel) })()
-	return r.ports.Ledger.Release(ctx, t, worker.Spent{})
+	err := r.ports.Ledger.Release(ctx, t, worker.Spent{})
+	if errors.Is(err, worker.ErrFenced) {
+		err = nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		delete(r.left, t.JobID)
+	} else {
+		r.left[t.JobID] = t
+	}
+	return err
+}
+
+// freeLeft releases a claim that could not be released.
+func (r *Runner) freeLeft(ctx context.Context, id string) error {
+	r.mu.Lock()
+	t, left := r.left[id]
+	r.mu.Unlock()
+	if !left {
+		return nil
+	}
+	return r.free(ctx, t)
 }
 
 // advance takes the steps that are due. It reports whether the batch is closed.
@@ -218,8 +233,11 @@ type run struct {
 	log    *zap.Logger
 }
 
-// steps goes as far as is possible without waiting.
+// steps goes as far as is possible without waiting, and tells lineage of each step.
 func (b *run) steps(ctx context.Context) error {
+	if err := b.tell(ctx); err != nil {
+		return err
+	}
 	for {
 		before := b.state.Phase
 		if err := b.step(ctx); err != nil {

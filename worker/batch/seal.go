@@ -81,11 +81,7 @@ func (g *Gatherer) commit(ctx context.Context, m *Manifest) error {
 			return err
 		}
 		g.cfg.Log.Warn("nobody knows whether a batch is sealed; sealing is tried again", zap.String("batch", m.ID), zap.Error(err))
-		pause := time.NewTimer(commitPause)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
+		if !sleep(ctx, commitPause) {
 			return fmt.Errorf("%w: %w", errUnsure, err)
 		}
 	}

@@ -20,6 +20,8 @@ const (
 	appearTime = 10 * time.Minute
 	// maxCreates bounds the creates of one batch whose answers are unclear. What three of them did not create will not be created.
 	maxCreates = 3
+	// abandonTime bounds the cancellation of a job that should not have been created.
+	abandonTime = time.Minute
 	// maxRunTime is how long a Vertex job may run. Vertex itself cancels after a day what is left.
 	maxRunTime = jobs.BatchRunTime + jobs.BatchHandling
 )
@@ -116,6 +118,8 @@ func (b *run) adopt(ctx context.Context, job worker.VertexBatch) error {
 
 // abandon cancels a job that this worker created after it had been taken for dead, if whoever went on does not look for it.
 func (b *run) abandon(ctx context.Context, job worker.VertexBatch) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTime) // the step's own time may be over
+	defer cancel()
 	now, err := readState(ctx, b.ports.Files, b.m.ID)
 	if err != nil || now.Phase == Gathered || now.Job == job.Name {
 		return err

@@ -37,6 +37,7 @@ type world struct {
 	queue    *batchtest.Queue
 	budget   *blob.Budget
 	online   *workertest.Model
+	hidden   []string // files of an output that were moved away
 	log      *zap.Logger
 
 	gather batch.GatherConfig // of workers that are started
@@ -111,6 +112,11 @@ type process struct {
 	fault func(op, subject string, n int) fault
 	over  sync.WaitGroup
 
+	// spineOf, if set, is what runs batches in place of the spine.
+	spineOf func(batch.Spine) batch.Spine
+	// purge, if set, says which messages of hand-offs somebody purges.
+	purge func(*jobs.Delivery) bool
+
 	spine    *worker.Worker
 	gatherer *batch.Gatherer
 	runner   *batch.Runner
@@ -149,12 +155,20 @@ func (w *world) open(id string, fault func(op, subject string, n int) fault) *pr
 		Model: w.online, Assets: assetsPort{p}, Lineage: lineagePort{p}, Results: resultsPort{p},
 	})
 	p.gatherer = p.newGatherer(p.spine)
-	r := w.run
-	r.Worker, r.Log = id, w.log
-	p.runner = batch.NewRunner(r, batch.Ports{
-		Spine: p.spine, Ledger: p.ledger, Vertex: vertexPort{p}, Format: p.format(), Files: filesPort{p}, Queue: queuePort{p}, Lineage: lineagePort{p},
-	})
+	p.runner = p.newRunner(vertexPort{p})
 	return p
+}
+
+func (p *process) newRunner(v batch.Vertex) *batch.Runner {
+	r := p.run
+	r.Worker, r.Log = p.id, p.log
+	spine := batch.Spine(p.spine)
+	if p.spineOf != nil {
+		spine = p.spineOf(spine)
+	}
+	return batch.NewRunner(r, batch.Ports{
+		Spine: spine, Ledger: p.ledger, Vertex: v, Format: p.format(), Files: filesPort{p}, Queue: queuePort{p}, Lineage: lineagePort{p},
+	})
 }
 
 func (p *process) format() batch.Format { return &batchtest.Format{Budget: p.budget} }
@@ -173,6 +187,11 @@ func (w *world) start(id string, fault func(op, subject string, n int) fault) *p
 }
 
 func (p *process) begin() {
+	p.t.Cleanup(func() { // of a test that fails on its way
+		p.kill()
+		p.thaw()
+		p.over.Wait()
+	})
 	beating, rest := context.WithCancel(context.WithoutCancel(p.ctx))
 	var beat sync.WaitGroup
 	beat.Go(func() { p.ledger.OpenLedger.Beat(beating) })
@@ -180,7 +199,7 @@ func (p *process) begin() {
 		var parts sync.WaitGroup
 		parts.Go(func() { p.report(p.spine.Run(p.ctx)) })
 		parts.Go(func() { p.report(p.gatherer.Run(p.ctx, receiver{p, p.queue.Batch}.Receive)) })
-		parts.Go(func() { p.report(p.runner.Run(p.ctx, receiver{p, p.queue.Handoffs}.Receive)) })
+		parts.Go(func() { p.report(receiver{p, p.queue.Handoffs}.Receive(p.ctx, p.runner.Handle)) })
 		parts.Wait()
 		rest()
 		beat.Wait()
@@ -269,12 +288,15 @@ type receiver struct {
 
 func (r receiver) Receive(ctx context.Context, handle func(context.Context, *jobs.Delivery) jobs.Verdict) error {
 	return r.queue.Receive(ctx, func(ctx context.Context, d *jobs.Delivery) jobs.Verdict {
-		v := jobs.Verdict{}
-		if !r.p.dead.Load() {
-			v = handle(ctx, d)
+		if r.p.purge != nil && r.p.purge(d) {
+			return jobs.Verdict{Action: jobs.Ack}
 		}
+		v, kept := r.leased(ctx, d, handle)
 		if r.p.dead.Load() {
 			time.Sleep(leaseTime)
+			kept = false
+		}
+		if !kept {
 			return jobs.Verdict{Action: jobs.Retry}
 		}
 		if r.p.fault != nil && v.Action == jobs.Ack && r.p.fault("ack", d.ID, 0) != fine {
@@ -282,6 +304,26 @@ func (r receiver) Receive(ctx context.Context, handle func(context.Context, *job
 		}
 		return v
 	})
+}
+
+// leased handles a message as long as the worker's lease lasts, which a frozen one does not renew.
+func (r receiver) leased(ctx context.Context, d *jobs.Delivery, handle func(context.Context, *jobs.Delivery) jobs.Verdict) (v jobs.Verdict, kept bool) {
+	if r.p.dead.Load() || r.p.thawed.Load() != nil {
+		time.Sleep(leaseTime)
+		return v, false
+	}
+	done := make(chan jobs.Verdict, 1)
+	r.p.over.Go(func() { done <- handle(ctx, d) })
+	for {
+		select {
+		case v = <-done:
+			return v, true
+		case <-time.After(leaseTime):
+			if r.p.dead.Load() || r.p.thawed.Load() != nil {
+				return v, false
+			}
+		}
+	}
 }
 
 type ledgerPort struct {
@@ -401,7 +443,8 @@ func unanswered(err error) error {
 }
 
 func (v vertexPort) Create(ctx context.Context, r worker.BatchRequest) (worker.VertexBatch, error) {
-	j, err := call(v.p, "create", r.ID, func() (worker.VertexBatch, error) { return v.p.vertex.Create(ctx, r) })
+	// A request that is on the wire is carried out, whatever has become of its sender.
+	j, err := call(v.p, "create", r.ID, func() (worker.VertexBatch, error) { return v.p.vertex.Create(context.WithoutCancel(ctx), r) })
 	return j, unanswered(err)
 }
 
@@ -455,7 +498,11 @@ func (w *world) rows(id string) (all []*schemas.GenerationRow) {
 // row returns the row of a job, whose rows must all say the same.
 func (w *world) row(id string) *schemas.GenerationRow {
 	w.t.Helper()
-	all := w.rows(id)
+	return w.same(id, w.rows(id))
+}
+
+func (w *world) same(id string, all []*schemas.GenerationRow) *schemas.GenerationRow {
+	w.t.Helper()
 	if len(all) == 0 {
 		w.t.Fatalf("job %s has no row", id)
 	}
@@ -473,8 +520,12 @@ func (w *world) books(prompts map[string]string) map[string]int {
 	w.t.Helper()
 	reasons := map[string]int{}
 	objects := w.assets.Objects()
+	rows := map[string][]*schemas.GenerationRow{}
+	for _, r := range w.lineage.Generations() {
+		rows[r.GetJobId()] = append(rows[r.GetJobId()], r)
+	}
 	for id, prompt := range prompts {
-		row := w.row(id)
+		row := w.same(id, rows[id])
 		reasons[row.GetReason()]++
 		o, stored := objects["keep/default/"+id]
 		switch made := row.GetReason() == string(jobs.ReasonImage); {

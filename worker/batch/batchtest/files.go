@@ -122,3 +122,11 @@ func (f *Files) Name(uri string) (string, bool) { return strings.CutPrefix(uri, 
 
 // Serves implements batch.Files: data of regions whose names begin with "elsewhere" may not be here.
 func (f *Files) Serves(region string) bool { return !strings.HasPrefix(region, "elsewhere") }
+
+// Move renames a file.
+func (f *Files) Move(from, to string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.put(to, f.objects[from].data)
+	delete(f.objects, from)
+}

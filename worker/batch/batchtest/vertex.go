@@ -2,6 +2,7 @@ package batchtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -28,6 +29,8 @@ type Vertex struct {
 	Created func(batch string, rows []Request, live map[string]int)
 	// Exported, if set, is told of each line of an output that holds a readable answer.
 	Exported func(batch string, r Request, copy bool)
+	// Ended, if set, is told of the files of each output.
+	Ended func(files []string)
 	// Lag is for how long Find does not know of a new job.
 	Lag time.Duration
 	// Seed decides the order of the rows in outputs.
@@ -45,7 +48,8 @@ type Plan struct {
 	Part       float64           // of the rows that it gets to, when it does not succeed
 	Shards     int               // files of output
 	Error      string
-	NoFolder   bool // Vertex does not say where the output is
+	NoFolder   bool   // Vertex does not say where the output is
+	Folder     string // Vertex says that it is there
 }
 
 // Row is what becomes of a request.
@@ -227,17 +231,22 @@ func (v *Vertex) end(j *job, state worker.BatchState, at time.Time) {
 	lines := v.lines(j, requests)
 	j.Incomplete = int64(len(j.requests) - len(requests))
 	folder, _ := v.Files.Name(j.folder)
-	v.Files.mu.Lock()
-	defer v.Files.mu.Unlock()
+	var files []string
 	for s := range j.plan.Shards {
 		var part []byte
 		for i := s; i < len(lines); i += j.plan.Shards {
 			part = append(part, lines[i]...)
 		}
-		v.Files.put(fmt.Sprintf("%spredictions_%d.jsonl", folder, s), part)
+		files = append(files, fmt.Sprintf("%spredictions_%d.jsonl", folder, s))
+		v.Files.mu.Lock()
+		v.Files.put(files[s], part)
+		v.Files.mu.Unlock()
+	}
+	if v.Ended != nil {
+		v.Ended(files)
 	}
 	if !j.plan.NoFolder {
-		j.OutputDir = strings.TrimSuffix(j.folder, "/")
+		j.OutputDir = cmp.Or(j.plan.Folder, strings.TrimSuffix(j.folder, "/"))
 	}
 }
 

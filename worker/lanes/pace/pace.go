@@ -1,4 +1,3 @@
-// Package pace decides when a worker's next call on a lane may begin.
 package pace
 
 import (
@@ -7,13 +6,16 @@ import (
 	"time"
 )
 
-// What the limiter does at a cut, and how it grows again. Growth is that of the
-// logarithm of the rate, in 1/s: 0.35 doubles the rate in 2 s.
+// Growth and cuts. Growth is that of the logarithm of the rate, in 1/s: 0.35
+// doubles the rate in 2 s. Cuts are logarithms too: 0.8 leaves 45 %.
 const (
 	// startRate is where a limiter begins, in calls a second: the order of what new
 	// projects get (2 to 20 a minute were reported), and 20 s away from 15,000 a
 	// minute.
 	startRate = 1.0
+	// maxRate bounds the rate where nothing else does, in calls a second: four times
+	// the peak of the whole system.
+	maxRate = 1000.0
 	// startGrowth is the growth while nothing is known.
 	startGrowth = 0.35
 	// stepGrowth bounds the growth after a silence that is longer than expected: the
@@ -28,7 +30,7 @@ const (
 	overshoot = 1.2
 	// A throttle within repeatCalls calls of the last cut shows that the cut was too
 	// shallow. The first such cut is at least 2*repeatCut, each further one twice as
-	// deep, up to maxCut (all as logarithms: 0.8 leaves 45 %).
+	// deep, up to maxCut.
 	repeatCalls = 2
 	repeatCut   = 0.05
 	maxCut      = 0.8
@@ -53,7 +55,7 @@ const (
 	// A silence of lateAfter periods is longer than expected. From then on growth
 	// doubles each lateDoubling periods.
 	lateAfter    = 1.25
-	lateDoubling = 0.25
+	lateDoubling = 0.2
 )
 
 // Probing while everything is throttled.
@@ -74,6 +76,9 @@ const (
 	// unheard is for how long calls may begin without any answer before growth
 	// stops: twice the longest usual call.
 	unheard = 2 * time.Minute
+	// crowd is for how long after a cut, at most, the calls that were already on
+	// their way may still be what others are throttled for.
+	crowd = 0.1 // s
 	// maxAge bounds the age of a throttled call that is reckoned with: a 503 that
 	// comes later says nothing about the rate back then.
 	maxAge = 3.0 // s
@@ -92,7 +97,7 @@ const (
 // nothing is known.
 type Config struct {
 	// MaxPerMinute is a ceiling in calls a minute above which the limiter never goes,
-	// whatever the service takes. 0 or less: none.
+	// whatever the service takes. 0 or less: none but 60,000.
 	MaxPerMinute float64
 	// Seed changes every random choice. Give each worker its own: workers with the
 	// same seed collide.
@@ -129,12 +134,12 @@ type Limiter struct {
 func New(cfg Config, now time.Time) *Limiter {
 	l := &Limiter{
 		rng:     rand.New(rand.NewPCG(cfg.Seed, 0x6c616e65)),
-		ceiling: math.Inf(1),
+		ceiling: maxRate,
 		rate:    startRate, growth: startGrowth,
 		last: now, told: now, faded: now, cut: now.Add(-1),
 	}
 	if cfg.MaxPerMinute > 0 {
-		l.ceiling = cfg.MaxPerMinute / 60
+		l.ceiling = min(cfg.MaxPerMinute/60, maxRate)
 		l.rate = min(l.rate, l.ceiling)
 	}
 	l.next = now.Add(seconds(l.rng.Float64() / startRate))
@@ -150,26 +155,30 @@ func (l *Limiter) Wait(now time.Time) time.Duration {
 // Begin says that a call begins now. more: further jobs wait for this lane, so
 // that the rate and not the demand is what binds.
 func (l *Limiter) Begin(now time.Time, more bool) {
-	interval := 1 / l.rate
-	dt := now.Sub(l.last).Seconds()
-	late := now.Sub(l.next).Seconds()
-	l.begun++
-	if !l.noisy {
-		l.sooner = false
-		if more && late <= interval && now.Sub(l.told) < unheard {
-			dt = min(dt, 2*interval)
-			l.quiet += dt
-			l.rate = min(l.rate*math.Exp(l.speed()*dt), l.ceiling)
-		}
+	late := now.Sub(l.next)
+	if late > idleAfter {
+		l.fade(now, late-idleAfter)
 	}
-	if idle := now.Sub(l.next) - idleAfter; idle > 0 && l.rate > startRate {
+	if interval := 1 / l.rate; more && !l.noisy && late.Seconds() <= interval && now.Sub(l.told) < unheard {
+		dt := min(max(0, now.Sub(l.last).Seconds()), 2*interval)
+		l.quiet += dt
+		l.rate = min(l.rate*math.Exp(l.speed()*dt), l.ceiling)
+	}
+	l.sooner = l.sooner && l.noisy
+	l.noisy = false
+	l.begun++
+	l.last = now
+	interval := 1 / l.rate
+	l.next = now.Add(seconds(interval - min(max(0, late.Seconds()), catchUp, catchUpPart*interval)))
+}
+
+// fade forgets what was learned before a time without calls.
+func (l *Limiter) fade(now time.Time, idle time.Duration) {
+	l.told = now
+	if l.rate > startRate {
 		l.rate = max(startRate, l.rate*math.Exp2(-idle.Seconds()/idleHalf.Seconds()))
 		l.growth = startGrowth
 	}
-	l.noisy = false
-	l.last = now
-	interval = 1 / l.rate
-	l.next = now.Add(seconds(interval - min(max(0, late), catchUp, catchUpPart*interval)))
 }
 
 // speed is the present growth of the rate's logarithm in 1/s.
@@ -232,7 +241,8 @@ func (l *Limiter) slow(now, began time.Time) {
 	}
 	l.best = max(l.best, l.rate)
 	l.shift(now, began, speed)
-	l.quiet, l.begun, l.cut, l.noisy = 0, 0, now, true
+	l.quiet, l.begun, l.noisy = 0, 0, true
+	l.cut = now.Add(seconds(min(age, crowd)))
 }
 
 // floor is the slowest rate.

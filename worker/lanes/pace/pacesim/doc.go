@@ -6,9 +6,10 @@
 // tenants, outages, bound on growth, latencies) and which workers call it
 // when. [Run] plays it as a discrete event loop: the same seed plays the same
 // way, whatever the machine. The service is a token bucket that keeps 250 ms of
-// unused quota and at least one call, as internal/vertextest is. A worker has
-// a bounded number of places for jobs; each place holds a job from its first
-// attempt to its answer. An [Algorithm] decides when a worker may begin a call.
+// unused quota and at least one call, as internal/vertextest is; calls take a few
+// milliseconds to reach it, each its own time. A worker has a bounded number of
+// places for jobs; each place holds a job from its first attempt to its answer.
+// An [Algorithm] decides when a worker may begin a call.
 //
 // What the package is not: a model of sockets, of Pub/Sub, or of the worker.
 package pacesim

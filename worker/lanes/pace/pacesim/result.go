@@ -214,3 +214,7 @@ func (r *Result) present(w int, p span) bool {
 	until, leaves := r.sc.Until[w]
 	return from <= time.Duration(p.from)*time.Second && (!leaves || until >= time.Duration(p.to)*time.Second)
 }
+
+// Done is how many jobs were done, and Last when the last one was.
+func (r *Result) Done() int           { return r.done }
+func (r *Result) Last() time.Duration { return r.last }

@@ -5,92 +5,120 @@ import (
 	"time"
 )
 
+// The latencies of the scenarios.
 var (
-	calls   = [2]time.Duration{7 * time.Second, 60 * time.Second}
-	early   = [2]time.Duration{50 * time.Millisecond, 300 * time.Millisecond}
-	late    = [2]time.Duration{500 * time.Millisecond, 2 * time.Second}
-	minutes = time.Minute
+	calls = [2]time.Duration{7 * time.Second, 60 * time.Second}
+	reach = [2]time.Duration{5 * time.Millisecond, 30 * time.Millisecond}
+	early = [2]time.Duration{50 * time.Millisecond, 300 * time.Millisecond}
+	late  = [2]time.Duration{500 * time.Millisecond, 2 * time.Second}
 )
 
-func steps(perMinute ...float64) []Step {
-	var all []Step
-	for i, q := range perMinute {
-		all = append(all, Step{At: time.Duration(i) * 10 * minutes, PerMinute: q})
-	}
-	return all
+const (
+	// length of a scenario, and part is a third of it: what changes changes then.
+	length = 30 * time.Minute
+	part   = length / 3
+
+	// leastQuota is the least hidden quota, in calls a minute.
+	leastQuota = 5
+)
+
+// Kind makes a scenario for so many workers and a quota in calls a minute.
+type Kind struct {
+	Name string
+	New  func(workers int, perMinute float64) Scenario
 }
 
-// Steady are quotas that do not change.
+// Kinds are the scenarios of the table.
+func Kinds() []Kind {
+	return []Kind{
+		{"steady", Steady},
+		{"staggered", Staggered},
+		{"x2", func(n int, q float64) Scenario { return Stepped(n, q/2, 2) }},
+		{"x10", func(n int, q float64) Scenario { return Stepped(n, q/10, 10) }},
+		{"outage", Outage},
+		{"noise", Noisy},
+		{"late", Late},
+		{"growth", Growth},
+		{"joining", Joining},
+		{"idle", Idle},
+	}
+}
+
+// Steady is a quota that does not change.
 func Steady(workers int, perMinute float64) Scenario {
 	return Scenario{
-		Name: fmt.Sprintf("steady %g", perMinute), Duration: 30 * minutes, Steps: steps(perMinute),
-		Call: calls, Throttle: early, Workers: workers,
+		Name: fmt.Sprintf("%d workers, %g a minute", workers, perMinute), Duration: length,
+		Steps: []Step{{PerMinute: perMinute}}, Call: calls, Throttle: early, Reach: reach, Workers: workers,
 	}
 }
 
-// Up and down by a factor, ten minutes each.
-func Stepped(workers int, perMinute, factor float64) Scenario {
+// Staggered workers start within a minute.
+func Staggered(workers int, perMinute float64) Scenario {
 	sc := Steady(workers, perMinute)
-	sc.Name = fmt.Sprintf("%g x%g /%g", perMinute, factor, factor)
-	sc.Steps = steps(perMinute, perMinute*factor, perMinute)
+	sc.Stagger = time.Minute
 	return sc
 }
 
-// Outage of three minutes in the middle.
+// Stepped is a quota that rises by a factor and falls again.
+func Stepped(workers int, perMinute, factor float64) Scenario {
+	low := max(leastQuota, perMinute)
+	sc := Steady(workers, low)
+	sc.Steps = []Step{{0, low}, {part, low * factor}, {2 * part, low}}
+	return sc
+}
+
+// Outage is one of three minutes.
 func Outage(workers int, perMinute float64) Scenario {
 	sc := Steady(workers, perMinute)
-	sc.Name = fmt.Sprintf("outage %g", perMinute)
-	sc.Steps = []Step{{0, perMinute}, {10 * minutes, 0}, {13 * minutes, perMinute}}
+	sc.Steps = []Step{{0, perMinute}, {part, 0}, {part + 3*time.Minute, perMinute}}
 	return sc
 }
 
-// Noisy has other tenants that move the quota by 20 % up and down.
+// Noisy has other tenants that move the quota by up to 20 % up and down.
 func Noisy(workers int, perMinute float64) Scenario {
 	sc := Steady(workers, perMinute)
-	sc.Name = fmt.Sprintf("noise %g", perMinute)
-	sc.Noise, sc.NoisePeriod = 0.2, minutes
+	sc.Noise, sc.NoisePeriod = 0.2, time.Minute
 	return sc
 }
 
-// Late throttles.
+// Late has throttles that take up to two seconds, and steps.
 func Late(workers int, perMinute float64) Scenario {
 	sc := Stepped(workers, perMinute/3, 3)
-	sc.Name = fmt.Sprintf("late %s", sc.Name)
 	sc.Throttle = late
 	return sc
 }
 
-// Bounded growth.
-func Bounded(workers int, perMinute float64) Scenario {
+// Growth has a service that lets the admitted rate grow by a fifth of the quota
+// a minute, and steps.
+func Growth(workers int, perMinute float64) Scenario {
 	sc := Stepped(workers, perMinute/3, 3)
-	sc.Name = fmt.Sprintf("growth %s", sc.Name)
 	sc.Growth = perMinute / 5
 	return sc
 }
 
-// Joining and leaving: a fifth of the workers comes after ten minutes and goes after twenty.
+// Joining has a fifth more workers from a third of the time to two thirds.
 func Joining(workers int, perMinute float64) Scenario {
-	sc := Steady(workers, perMinute)
-	sc.Name = fmt.Sprintf("joining %g", perMinute)
+	more := max(1, workers/5)
+	sc := Steady(workers+more, perMinute)
 	sc.From, sc.Until = map[int]time.Duration{}, map[int]time.Duration{}
-	for i := range max(1, workers/5) {
-		sc.From[i], sc.Until[i] = 10*minutes, 20*minutes
+	for i := range more {
+		sc.From[i], sc.Until[i] = part, 2*part
 	}
 	return sc
 }
 
-// Staggered starts.
-func Staggered(workers int, perMinute float64) Scenario {
+// Idle has a third of the time in which jobs come at a quarter of the quota.
+func Idle(workers int, perMinute float64) Scenario {
 	sc := Steady(workers, perMinute)
-	sc.Name = fmt.Sprintf("staggered %g", perMinute)
-	sc.Stagger = minutes
+	sc.Phases = []Phase{{part, 2 * part, perMinute / 4}}
 	return sc
 }
 
-// Idle has ten minutes in which few jobs arrive.
-func Idle(workers int, perMinute float64) Scenario {
-	sc := Steady(workers, perMinute)
-	sc.Name = fmt.Sprintf("idle %g", perMinute)
-	sc.Phases = []Phase{{10 * minutes, 20 * minutes, perMinute / 4}}
+// Upload is the case that peers were measured with on sockets: one worker, 900
+// jobs, 600 calls a minute. Places bound the calls in flight.
+func Upload(places int, call [2]time.Duration) Scenario {
+	sc := Steady(1, 600)
+	sc.Name = fmt.Sprintf("900 jobs, %d in flight, calls of %v to %v", places, call[0], call[1])
+	sc.Jobs, sc.Places, sc.Call = 900, places, call
 	return sc
 }

@@ -19,8 +19,9 @@ type Scenario struct {
 	// Growth bounds the admitted rate: its average over the last minute plus so
 	// many calls a minute. 0: no bound.
 	Growth float64
-	// Latencies of accepted and of throttled calls, uniform between both.
-	Call, Throttle [2]time.Duration
+	// Latencies of accepted and of throttled calls, uniform between both, of which
+	// Reach is the way to the service.
+	Call, Throttle, Reach [2]time.Duration
 
 	Workers int
 	// Stagger starts the workers at random times in the first so long.
@@ -43,6 +44,7 @@ type Phase struct {
 
 const (
 	evWake    = iota // a worker may begin a call
+	evReach          // a call reaches the service
 	evAnswer         // an accepted call ends
 	evRefusal        // a throttled call ends
 	evRetry          // a job's own back-off ends
@@ -75,7 +77,6 @@ type run struct {
 	alg     Algorithm
 	service *service
 	rng     *rand.Rand
-	start   time.Time
 	places  int
 	workers []*worker
 	events  heap
@@ -84,12 +85,10 @@ type run struct {
 	out     *Result
 }
 
-// Run plays a scenario. advance, when not nil, is called before each event with
-// the time since the last one, and start is the time at which virtual time
-// begins: both are for algorithms that read a clock of their own.
-func Run(sc Scenario, alg Algorithm, seed uint64, start time.Time, advance func(time.Duration)) *Result {
+// Run plays a scenario.
+func Run(sc Scenario, alg Algorithm, seed uint64) *Result {
 	r := &run{
-		sc: &sc, alg: alg, service: newService(&sc, seed), start: start,
+		sc: &sc, alg: alg, service: newService(&sc, seed),
 		rng: rand.New(rand.NewPCG(seed, 0x70616365)), places: sc.places(),
 	}
 	r.out = newResult(&sc, alg.Name, r.service.capacity())
@@ -105,16 +104,11 @@ func Run(sc Scenario, alg Algorithm, seed uint64, start time.Time, advance func(
 		r.push(event{at: sc.Phases[i].From, kind: evPhase})
 		r.push(event{at: sc.Phases[i].To, kind: evPhase})
 	}
-	last := time.Duration(0)
 	for len(r.events) > 0 {
 		e := r.events.pop()
 		if e.at >= sc.Duration {
 			break
 		}
-		if advance != nil && e.at > last {
-			advance(e.at - last)
-		}
-		last = e.at
 		r.play(e)
 	}
 	return r.out
@@ -126,7 +120,8 @@ func (r *run) push(e event) {
 	r.events.push(e)
 }
 
-func (r *run) clock(at time.Duration) time.Time { return r.start.Add(at) }
+// clock is virtual time, as a time of the clock.
+func (r *run) clock(at time.Duration) time.Time { return time.Unix(0, int64(at)) }
 
 func (r *run) play(e event) {
 	w := r.workers[e.worker]
@@ -155,6 +150,9 @@ func (r *run) play(e event) {
 		r.again(w, e)
 	case evRetry:
 		w.ready = append(w.ready, e.attempt)
+	case evReach:
+		r.reach(e)
+		return
 	case evArrive:
 		r.arrive(e)
 		return
@@ -217,14 +215,21 @@ func (r *run) pump(w *worker, e event) {
 
 func (r *run) call(w *worker, call event) {
 	w.pacer.Begin(r.clock(call.at), w.held < r.places && w.jobs > 0 || len(w.ready) > 0)
+	call.kind = evReach
+	call.at += r.between(r.sc.Reach)
+	r.push(call)
+}
+
+// reach is the service's decision.
+func (r *run) reach(call event) {
 	if r.service.take(call.at) {
 		r.out.accepted(call.at, int(call.worker))
 		call.kind = evAnswer
-		call.at += r.between(r.sc.Call)
+		call.at = max(call.at, call.began+r.between(r.sc.Call))
 	} else {
 		r.out.throttled(call.at)
 		call.kind = evRefusal
-		call.at += r.between(r.sc.Throttle)
+		call.at = max(call.at, call.began+r.between(r.sc.Throttle))
 	}
 	r.push(call)
 }

@@ -35,7 +35,7 @@ build: go ## Build bin/assetmill and bin/localcloud (the first time takes minute
 ##@ Check
 
 .PHONY: test
-test: go fmt-check vet staticcheck check-generated unit ## Everything that must pass: format, vet, staticcheck, generated files, all tests
+test: go fmt-check vet staticcheck check-generated terraform unit ## Everything that must pass: format, vet, staticcheck, generated files, all tests
 	@echo '== everything passed'
 
 .PHONY: lint
@@ -61,6 +61,11 @@ staticcheck:
 check-generated:
 	@echo '== generated files are up to date'
 	@go run ./schemas/internal/generate -check
+
+.PHONY: terraform
+terraform:
+	@echo '== Terraform'
+	@deploy/check-terraform
 
 # Tests that link the BigQuery emulator run without the race detector. The emulator is generated code, and a compiler takes about 6 GB
 # of memory and five minutes to instrument it, which a laptop may not have. `make test RACE=all` does it all the same.
@@ -109,7 +114,13 @@ fuzz: go ## Fuzz every fuzz target for FUZZTIME (20s) each, beyond the seeds tha
 	done
 
 .PHONY: bench
-bench: go ## Run the Go benchmarks: reading CSV files, taking images out of answers, and what else has one
+bench: go ## Measure the worker process beside a relay without logic and a naive worker, without a cloud; writes .local/bench.json (10 min; ARGS=--quick: 1 min)
+	@$(BUILD) -o bin/ ./cmd/assetmill
+	@go build -o bin/bench ./cmd/bench
+	@bin/bench --assetmill bin/assetmill $(ARGS)
+
+.PHONY: gobench
+gobench: go ## Run the Go benchmarks: reading CSV files, taking images out of answers, and what else has one
 	@go test -run '^$$' -bench . -benchmem $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u)
 
 ##@ Change

@@ -46,10 +46,10 @@
 //
 // # Invariants
 //
-// Wait is never longer than two minutes. No two calls begin closer together than
-// the interval less 2 ms, whatever happened before, if the caller heeds Wait; the
-// one exception is a single second try after a throttle. The rate stays finite,
-// positive and below the configured ceiling. Memory is constant and small.
+// Wait is never longer than two minutes. If the caller heeds it, no two calls
+// begin closer together than the interval less 2 ms, whatever happened before,
+// except that the call after a throttled one may come sooner. The rate stays
+// finite, positive and below the configured ceiling. Memory is constant and small.
 //
 // # What it does not do
 //

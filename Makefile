@@ -117,7 +117,7 @@ fuzz: go ## Fuzz every fuzz target for FUZZTIME (20s) each, beyond the seeds tha
 bench: go ## Measure the worker process beside a relay without logic and a naive worker, without a cloud; writes .local/bench.json (10 min; ARGS=--quick: 1 min)
 	@$(BUILD) -o bin/ ./cmd/assetmill
 	@go build -o bin/bench ./cmd/bench
-	@bin/bench --assetmill bin/assetmill $(ARGS)
+	@bin/bench --worker bin/assetmill $(ARGS)
 
 .PHONY: gobench
 gobench: go ## Run the Go benchmarks: reading CSV files, taking images out of answers, and what else has one

@@ -212,35 +212,35 @@ func sealed(id string, seal worker.Seal) error {
 
 // batchJSON is a batch as --json prints it; scripts rely on the names.
 type batchJSON struct {
-	ID         string        `json:"id"`
-	Phase      batch.Phase   `json:"phase"`
-	Model      string        `json:"model"`
-	Lane       string        `json:"lane"`
-	Location   string        `json:"location"`
-	Region     string        `json:"region"`
-	Jobs       int           `json:"jobs"`
-	InputBytes int64         `json:"input_bytes"`
-	Gatherer   string        `json:"gatherer"`
-	SealedAt   time.Time     `json:"sealed_at"`
-	Creates    int           `json:"creates"`
-	VertexJob  string        `json:"vertex_job,omitempty"`
-	Link       string        `json:"link,omitempty"`
-	State      string        `json:"vertex_state,omitempty"`
-	Made       int64         `json:"rows_made"`
-	Surplus    []string      `json:"surplus,omitempty"`
-	Output     string        `json:"output_uri,omitempty"`
-	QueuedAt   time.Time     `json:"queued_at,omitzero"`
-	StartedAt  time.Time     `json:"started_at,omitzero"`
-	EndedAt    time.Time     `json:"ended_at,omitzero"`
-	Reason     string        `json:"reason,omitempty"`
-	Detail     string        `json:"detail,omitempty"`
-	GivenUp    string        `json:"given_up,omitempty"`
-	Wish       batch.Then    `json:"cancelled_then,omitempty"`
-	Then       batch.Then    `json:"then,omitempty"`
-	Ranges     int           `json:"ranges"`
-	Collected  int           `json:"ranges_collected"`
-	Passed     int           `json:"rows_passed,omitempty"`
-	Totals     *batchTotals  `json:"totals,omitempty"`
+	ID         string       `json:"id"`
+	Phase      batch.Phase  `json:"phase"`
+	Model      string       `json:"model"`
+	Lane       string       `json:"lane"`
+	Location   string       `json:"location"`
+	Region     string       `json:"region"`
+	Jobs       int          `json:"jobs"`
+	InputBytes int64        `json:"input_bytes"`
+	Gatherer   string       `json:"gatherer"`
+	SealedAt   time.Time    `json:"sealed_at"`
+	Creates    int          `json:"creates"`
+	VertexJob  string       `json:"vertex_job,omitempty"`
+	Link       string       `json:"link,omitempty"`
+	State      string       `json:"vertex_state,omitempty"`
+	Made       int64        `json:"rows_made"`
+	Surplus    []string     `json:"surplus,omitempty"`
+	Output     string       `json:"output_uri,omitempty"`
+	QueuedAt   time.Time    `json:"queued_at,omitzero"`
+	StartedAt  time.Time    `json:"started_at,omitzero"`
+	EndedAt    time.Time    `json:"ended_at,omitzero"`
+	Reason     string       `json:"reason,omitempty"`
+	Detail     string       `json:"detail,omitempty"`
+	GivenUp    string       `json:"given_up,omitempty"`
+	Wish       batch.Then   `json:"cancelled_then,omitempty"`
+	Then       batch.Then   `json:"then,omitempty"`
+	Ranges     int          `json:"ranges"`
+	Collected  int          `json:"ranges_collected"`
+	Passed     int          `json:"rows_passed,omitempty"`
+	Totals     *batchTotals `json:"totals,omitempty"`
 }
 
 // batchTotals are a closed batch's books.

@@ -112,7 +112,7 @@ Exit codes: 0 ok, 1 failure, 2 wrong usage or settings, 3 invalid rows.`,
 	})
 	root.AddCommand(a.submitCommand(), a.workerCommand(), a.statusCommand(), a.queryCommand(), a.deadCommand())
 	root.AddCommand(a.controlCommands()...)
-	root.AddCommand(a.doctorCommand(), a.signCommand(), a.planCommand())
+	root.AddCommand(a.doctorCommand(), a.signCommand(), a.planCommand(), a.batchCommand())
 
 	err := root.ExecuteContext(ctx)
 	if err == nil {

@@ -337,6 +337,58 @@ func TestARowThatLineageRefusesHoldsUpNothing(t *testing.T) {
 	})
 }
 
+// A worker is killed when it has given back some jobs, and has not noted it.
+func TestAPassThatIsRepeatedCountsTheSame(t *testing.T) {
+	t.Parallel()
+	for _, then := range []batch.Then{batch.ThenOnline, batch.ThenDrop} {
+		t.Run(string(then), func(t *testing.T) {
+			t.Parallel()
+			inWorld(t, func(t *testing.T, w *world) {
+				w.vertex.Plan = func(string, int) batchtest.Plan { return batchtest.Plan{Run: 2 * time.Hour} }
+				var passed atomic.Int64
+				op := map[batch.Then]string{batch.ThenOnline: "release", batch.ThenDrop: "finish"}[then]
+				killed := w.start("w1", func(o, subject string, _ int) fault {
+					if o == op && strings.HasPrefix(subject, "job-") {
+						passed.Add(1)
+					}
+					if o == "swap" && strings.HasSuffix(subject, "state.json") && passed.Load() == 20 {
+						return killBefore
+					}
+					return fine
+				})
+				w.publishMany(20)
+				time.Sleep(10 * time.Minute)
+				if err := batch.Cancel(t.Context(), w.files, w.batchID(), then); err != nil {
+					t.Fatal(err)
+				}
+				if !until(time.Hour, killed.dead.Load) {
+					t.Fatal("it never came to that")
+				}
+				next := w.start("w2", nil)
+				w.settle(3 * time.Hour)
+				next.halt()
+				w.books(prompts(20))
+				want := map[batch.Then]int64{batch.ThenOnline: 20}[then]
+				if c := w.closed()[0]; c.GetRequeued() != want || c.GetFailed() != 20-want {
+					t.Errorf("closed: %v", c)
+				}
+			})
+		})
+	}
+}
+
+func TestABatchWhoseRowIsRefusedGoesOn(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.refuseBatches = true
+		p := w.start("w1", nil)
+		w.publishMany(20)
+		w.settle(3 * time.Hour)
+		p.halt()
+		w.books(prompts(20))
+	})
+}
+
 func TestAJobOutOfCallsEnds(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

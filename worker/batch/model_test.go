@@ -91,6 +91,7 @@ func newModel(w *world, seed uint64) *model {
 	w.gather.Rows = 5 + m.rng.IntN(30)
 	w.run.RangeBytes = int64(300 + m.rng.IntN(3000))
 	w.run.QueueTime = 2 * time.Hour
+	w.backoff = time.Duration(1+m.rng.IntN(300)) * time.Second
 	w.run.Concurrency = 1 + m.rng.IntN(8)
 	w.run.Spill = []batch.Then{batch.ThenOnline, batch.ThenBatch}[m.rng.IntN(2)]
 	w.vertex.Seed = seed

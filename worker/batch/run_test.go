@@ -234,8 +234,11 @@ func TestHowAJobEnds(t *testing.T) {
 					return batchtest.Plan{}
 				}
 				w.run.Spill, w.run.RangeBytes = tt.spill, 1000
-				workers := []*process{w.start("w1", nil), w.start("w2", nil)}
+				workers := []*process{w.start("w1", nil)}
 				w.publishMany(20)
+				// Only one of them gathers, so that it is one batch.
+				until(time.Hour, func() bool { return len(w.vertex.Jobs("")) == 1 })
+				workers = append(workers, w.start("w2", nil))
 				w.settle(48 * time.Hour)
 				for _, p := range workers {
 					p.halt()
@@ -379,36 +382,35 @@ func TestAJobThatWasDeletedHasEnded(t *testing.T) {
 
 func TestAnOutputThatIsNotThere(t *testing.T) {
 	t.Parallel()
-	late := func(w *world) { // the files appear later
-		for _, f := range w.hidden {
-			w.files.Move("hidden/"+f, f)
-		}
-	}
 	for _, tt := range []struct {
 		name   string
-		appear func(w *world)
+		comes  bool // later
 		online int
-	}{{"for a while", late, 0}, {"for ever", func(*world) {}, 20}} {
+	}{{"for a while", true, 0}, {"for ever", false, 20}} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			inWorld(t, func(t *testing.T, w *world) {
+				var hidden atomic.Pointer[[]string]
 				w.vertex.Ended = func(files []string) {
-					for _, f := range files {
-						w.files.Move(f, "hidden/"+f)
+					if hidden.CompareAndSwap(nil, &files) {
+						for _, f := range files {
+							w.files.Move(f, "hidden/"+f)
+						}
 					}
-					w.hidden = files
 				}
 				p := w.start("w1", nil)
 				w.publishMany(20)
-				until(time.Hour, func() bool { return w.hidden != nil })
+				until(time.Hour, func() bool { return hidden.Load() != nil })
 				time.Sleep(2 * time.Minute)
-				tt.appear(w)
-				w.vertex.Ended = nil
+				if tt.comes {
+					for _, f := range *hidden.Load() {
+						w.files.Move("hidden/"+f, f)
+					}
+				}
 				w.settle(5 * time.Hour)
 				p.halt()
 				w.books(prompts(20))
-				c := w.closed()[0]
-				if int(c.GetRequeued()) != tt.online {
+				if c := w.closed()[0]; int(c.GetRequeued()) != tt.online {
 					t.Errorf("closed: %v", c)
 				}
 			})

@@ -37,8 +37,13 @@ type world struct {
 	queue    *batchtest.Queue
 	budget   *blob.Budget
 	online   *workertest.Model
-	hidden   []string // files of an output that were moved away
-	log      *zap.Logger
+
+	refuseBatches bool // whether lineage takes no row of a batch
+	// backoff is the longest pause between deliveries of a message, each pause being twice as long as the one before, as subscriptions do it.
+	// 0: messages come again as soon as they may.
+	backoff    time.Duration
+	deliveries sync.Map // of messages: *atomic.Int64
+	log        *zap.Logger
 
 	gather batch.GatherConfig // of workers that are started
 	run    batch.RunConfig
@@ -299,6 +304,10 @@ func (r receiver) Receive(ctx context.Context, handle func(context.Context, *job
 		if !kept {
 			return jobs.Verdict{Action: jobs.Retry}
 		}
+		if v.Action == jobs.Retry && r.p.backoff > 0 {
+			count, _ := r.p.deliveries.LoadOrStore(d, &atomic.Int64{})
+			v.After = max(v.After, min(r.p.backoff, time.Second<<min(20, count.(*atomic.Int64).Add(1))))
+		}
 		if r.p.fault != nil && v.Action == jobs.Ack && r.p.fault("ack", d.ID, 0) != fine {
 			return jobs.Verdict{Action: jobs.Retry} // the acknowledgement is lost
 		}
@@ -413,7 +422,12 @@ func (l lineagePort) AppendAttempt(ctx context.Context, row *schemas.AttemptRow)
 }
 
 func (l lineagePort) AppendBatch(ctx context.Context, row *schemas.BatchRow) error {
-	return act(l.p, "batch", row.GetBatchId(), func() error { return l.p.batches.AppendBatch(ctx, row) })
+	return act(l.p, "batch", row.GetBatchId(), func() error {
+		if l.p.refuseBatches {
+			return fmt.Errorf("append: %w", worker.ErrRowRefused)
+		}
+		return l.p.batches.AppendBatch(ctx, row)
+	})
 }
 
 type resultsPort struct{ p *process }

@@ -123,6 +123,7 @@ type Limiter struct {
 	last time.Time // the last call
 	cut  time.Time // throttles of calls up to here tell nothing new
 	told time.Time // the last answer that told something
+	hush time.Time // the service asked for no call before
 
 	begun  float64 // calls since cut
 	noisy  bool    // since the last call began, an answer came that forbids growth
@@ -216,9 +217,13 @@ func (l *Limiter) Throttled(now, began time.Time, retryAfter time.Duration) {
 	if retryAfter > 0 {
 		// The spread keeps workers that were told the same from coming back together.
 		spread := min(0.1*retryAfter.Seconds(), 1/l.rate) * l.rng.Float64()
-		if t := now.Add(min(retryAfter, maxWait) + seconds(spread)); t.After(l.next) {
-			l.next = t
+		if t := now.Add(min(retryAfter, maxWait) + seconds(spread)); t.After(l.hush) {
+			l.hush = t
 		}
+	}
+	// Whatever this call was told, an earlier one may have been told to wait for longer.
+	if l.hush.After(l.next) {
+		l.next = l.hush
 	}
 }
 

@@ -219,6 +219,22 @@ func TestRetryAfterOfAnOldCall(t *testing.T) {
 	}
 }
 
+// A pause that the service asked for outlasts throttles of calls that were under way and that bring no Retry-After.
+func TestRetryAfterOutlastsOtherThrottles(t *testing.T) {
+	t.Parallel()
+	c := newCaller(Config{})
+	c.run(5*time.Second, accept)
+	old, throttled := c.next(), c.next()
+	c.l.Throttled(c.now, throttled, 0)
+	fresh := c.next() // begins after the rate was cut, so that its own throttle is news
+	c.l.Throttled(c.now, old, 30*time.Second)
+	c.now = c.now.Add(time.Second)
+	c.l.Throttled(c.now, fresh, 0)
+	if w := c.l.Wait(c.now); w < 29*time.Second {
+		t.Errorf("waits %v, want the 29 s that are left", w)
+	}
+}
+
 func TestOutageIsProbedAndLeft(t *testing.T) {
 	t.Parallel()
 	c := newCaller(Config{})

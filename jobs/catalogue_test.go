@@ -101,6 +101,11 @@ func TestPricesByTheImage(t *testing.T) {
 		if want := (jobs.Usage{Prompt: 1, Total: 1}); u != want {
 			t.Errorf("without an image the usage is %+v, want %+v", u, want)
 		}
+		// A service counts tokens only.
+		counted := jobs.Usage{Prompt: 1, Image: int64(j.Model.Sizes[j.Size]), Total: 1}
+		if got := c.Cost(j.Model, tc.tier, j.WithImage(counted)).String(); got != tc.want {
+			t.Errorf("%s %s %s with counted tokens costs %s, want %s", tc.model, tc.size, tc.tier, got, tc.want)
+		}
 	}
 	if names := c.Model("acme-diffusion-xl").SizeNames(); !slices.Equal(names, []string{"1K", "2K"}) {
 		t.Errorf("sizes %v", names)

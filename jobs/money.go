@@ -74,6 +74,13 @@ func (u Usage) WithoutImage() Usage {
 	return u
 }
 
+// WithImage returns the usage of an answer to the job that holds an image, with the image's price where the model's images are paid by the piece:
+// a service counts tokens only.
+func (j *Job) WithImage(u Usage) Usage {
+	u.ByImage = j.Model.imagePrices[j.Size]
+	return u
+}
+
 // Cost returns what an answer with that usage costs in a tier, rounded up to a nano-dollar. An unknown tier costs list price.
 func (c *Catalogue) Cost(m *Model, tier string, u Usage) USD {
 	sum := new(big.Rat).SetInt64(int64(u.ByImage))

@@ -262,13 +262,16 @@ func (t *task) estimate(l Lane) jobs.USD {
 
 // cost is what an answer costs.
 func (t *task) cost(a *Answer) jobs.USD {
+	image := a.Reason == jobs.ReasonImage
 	switch {
-	case t.lane.ImagePrice == nil:
-		return t.cfg.Catalogue.Cost(t.job.Model, t.lane.Tier, a.Usage)
-	case a.Reason == jobs.ReasonImage:
+	case t.lane.ImagePrice != nil && image:
 		return *t.lane.ImagePrice
-	default:
+	case t.lane.ImagePrice != nil:
 		return 0
+	case image:
+		return t.cfg.Catalogue.Cost(t.job.Model, t.lane.Tier, t.job.WithImage(a.Usage))
+	default:
+		return t.cfg.Catalogue.Cost(t.job.Model, t.lane.Tier, a.Usage)
 	}
 }
 

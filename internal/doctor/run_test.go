@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -121,9 +122,9 @@ func TestServicesThatDoNotAnswer(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	cfg := c.config()
-	tries := 0
+	var tries atomic.Int64
 	down := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		tries++
+		tries.Add(1)
 		http.Error(w, "out of order", http.StatusBadGateway)
 	}))
 	t.Cleanup(down.Close)
@@ -133,8 +134,8 @@ func TestServicesThatDoNotAnswer(t *testing.T) {
 	if len(all) != 1 || all[0].ID != "service.unreachable" || all[0].Resource != "storage.googleapis.com" || all[0].Severity != doctor.Error {
 		t.Errorf("found %+v", all)
 	}
-	if tries < 3 {
-		t.Errorf("%d tries", tries)
+	if n := tries.Load(); n < 3 {
+		t.Errorf("%d tries", n)
 	}
 }
 

@@ -42,7 +42,8 @@ func addText(h hash.Hash, s string) {
 }
 
 // setContents reads the turns and counts what is in them. The prompt is what
-// the user said last.
+// the user said last: in one content with images between texts, what follows the
+// last of these images.
 func (c *Call) setContents(t tree) *apiError {
 	contents := t.objects("contents")
 	if len(contents) == 0 {
@@ -55,11 +56,16 @@ func (c *Call) setContents(t tree) *apiError {
 			return err
 		}
 		var texts []string
+		shown := false // an image since the last text
 		for _, p := range turn.Parts {
 			textBytes += len(p.Text)
 			if p.Text != "" {
+				if shown {
+					texts = nil
+				}
 				texts = append(texts, p.Text)
 			}
+			shown = p.Image != ""
 			if p.Image != "" {
 				c.References = append(c.References, p.Image)
 			}

@@ -313,6 +313,8 @@ func (c *collecting) price(line worker.OutputRow, j *jobs.Job) jobs.USD {
 		return c.cfg.Catalogue.Estimate(j, lane.Tier)
 	case model == nil:
 		return 0 // a model that is no longer in the catalogue has no price
+	case j != nil && a.Reason == jobs.ReasonImage:
+		return c.cfg.Catalogue.Cost(model, lane.Tier, j.WithImage(a.Usage))
 	default:
 		return c.cfg.Catalogue.Cost(model, lane.Tier, a.Usage)
 	}

@@ -232,8 +232,7 @@ func (c *call) usage(a *worker.Answer, m *genai.GenerateContentResponseUsageMeta
 		a.Usage = c.Job.EstimatedUsage()
 		switch a.Reason {
 		case jobs.ReasonPromptFilter, jobs.ReasonModelDeclined, jobs.ReasonNoImage:
-			a.Usage.Total -= a.Usage.Image
-			a.Usage.Image = 0
+			a.Usage = a.Usage.WithoutImage()
 		}
 		return
 	}

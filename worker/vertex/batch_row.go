@@ -81,29 +81,31 @@ type echoContent struct {
 	} `json:"parts"`
 }
 
-func (c *echoContent) text() string {
-	var all []string
+func (c *echoContent) texts() (all []string) {
 	for _, p := range c.Parts {
 		if p.Text != "" {
 			all = append(all, p.Text)
 		}
 	}
-	return strings.Join(all, " ")
+	return all
 }
 
 // job is what an echoed request tells of its job: its texts, which must not show in an error, and its images.
 func (e *echo) job() *jobs.Job {
-	j := &jobs.Job{System: e.SystemInstruction.text()}
-	for i, c := range e.Contents {
+	j := &jobs.Job{System: strings.Join(e.SystemInstruction.texts(), " ")}
+	var texts []string
+	for _, c := range e.Contents {
+		texts = append(texts, c.texts()...)
 		for _, p := range c.Parts {
 			if p.FileData.FileURI != "" {
 				j.References = append(j.References, p.FileData.FileURI)
 			}
 		}
-		switch text := c.text(); {
-		case i == len(e.Contents)-1:
+	}
+	for i, text := range texts {
+		if i == len(texts)-1 {
 			j.Prompt = text
-		case text != "":
+		} else {
 			j.Turns = append(j.Turns, jobs.Turn{Prompt: text})
 		}
 	}

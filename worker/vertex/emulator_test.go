@@ -168,9 +168,7 @@ func TestEmulatorTurns(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := vertextest.HashContext("Be brief.", []vertextest.Turn{
-		{Role: "user", Parts: []vertextest.TurnPart{{Text: "a plate"}}},
-		{Role: "model", Parts: []vertextest.TurnPart{{Image: "gs://bkt/plate.png"}}},
-		{Role: "user", Parts: []vertextest.TurnPart{{Image: "gs://bkt/o.png"}, {Text: "a cup"}}},
+		{Role: "user", Parts: []vertextest.TurnPart{{Text: "a plate"}, {Image: "gs://bkt/plate.png"}, {Image: "gs://bkt/o.png"}, {Text: "a cup"}}},
 	})
 	if got, ok := vertextest.ContextHash(file); !ok || got != want {
 		t.Errorf("context hash %s, want %s", got, want)

@@ -10,19 +10,20 @@ import (
 )
 
 // contents returns what the model is to see: the turns that show what is wanted, the references, then the prompt that speaks of them.
+//
+// It is all said by the user, in one content. Turns are not made to look like answers of the model: models with thoughts sign their images, and
+// some refuse a conversation whose images are not signed ("Image part is missing a thought_signature",
+// https://github.com/langchain-ai/langchain-google/issues/1431).
 func contents(j *jobs.Job) []*genai.Content {
-	all := make([]*genai.Content, 0, 2*len(j.Turns)+1)
+	parts := make([]*genai.Part, 0, 2*len(j.Turns)+len(j.References)+1)
 	for _, t := range j.Turns {
-		all = append(all,
-			genai.NewContentFromText(t.Prompt, genai.RoleUser),
-			genai.NewContentFromParts([]*genai.Part{imagePart(t.Image)}, genai.RoleModel))
+		parts = append(parts, genai.NewPartFromText(t.Prompt), imagePart(t.Image))
 	}
-	parts := make([]*genai.Part, 0, len(j.References)+1)
 	for _, uri := range j.References {
 		parts = append(parts, imagePart(uri))
 	}
 	parts = append(parts, genai.NewPartFromText(j.Prompt))
-	return append(all, genai.NewContentFromParts(parts, genai.RoleUser))
+	return []*genai.Content{genai.NewContentFromParts(parts, genai.RoleUser)}
 }
 
 // imagePart stands for an image that Vertex reads from Cloud Storage itself.

@@ -67,10 +67,10 @@ func TestRequest(t *testing.T) {
 				{Prompt: "first", Image: "gs://bkt/1.png"}, {Prompt: "second", Image: "gs://bkt/2.jpeg"},
 			}},
 			"/v1/projects/p-1/locations/global/publishers/google/models/gemini-3-pro-image:generateContent",
-			`{"contents":[
-				{"role":"user","parts":[{"text":"first"}]},{"role":"model","parts":[{"fileData":{"fileUri":"gs://bkt/1.png","mimeType":"image/png"}}]},
-				{"role":"user","parts":[{"text":"second"}]},{"role":"model","parts":[{"fileData":{"fileUri":"gs://bkt/2.jpeg","mimeType":"image/jpeg"}}]},
-				{"role":"user","parts":[{"fileData":{"fileUri":"gs://bkt/o.webp","mimeType":"image/webp"}},{"text":"p"}]}],
+			`{"contents":[{"role":"user","parts":[
+				{"text":"first"},{"fileData":{"fileUri":"gs://bkt/1.png","mimeType":"image/png"}},
+				{"text":"second"},{"fileData":{"fileUri":"gs://bkt/2.jpeg","mimeType":"image/jpeg"}},
+				{"fileData":{"fileUri":"gs://bkt/o.webp","mimeType":"image/webp"}},{"text":"p"}]}],
 			"generationConfig":{"candidateCount":1,"responseModalities":["TEXT","IMAGE"],"imageConfig":{"imageSize":"1K"}},
 			"labels":{"campaign":"default"}}`,
 		},

@@ -70,10 +70,13 @@ func (p *rpc) failure(ctx, rpcCtx context.Context, err error) *worker.CallError 
 	case p.answered.Load():
 		return p.refused(err)
 	case p.sent.Load():
-		if rpcCtx.Err() != nil {
+		switch code := status.Convert(err).Code(); {
+		case rpcCtx.Err() != nil:
 			err = context.Cause(rpcCtx)
-		} else {
-			err = errors.New(status.Convert(err).Code().String() + " without an answer of the service")
+		case code == codes.DeadlineExceeded: // the far end of the connection saw the call's deadline pass a moment earlier
+			err = errCallTimeout
+		default:
+			err = errors.New(code.String() + " without an answer of the service")
 		}
 		return &worker.CallError{Kind: worker.Unanswered, Lane: p.Lane, Err: err}
 	default:

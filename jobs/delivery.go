@@ -7,7 +7,7 @@ type Delivery struct {
 	ID         string // Pub/Sub's message id, the same at every redelivery
 	Data       []byte
 	Attributes map[string]string
-	Published  time.Time // when the topic accepted it
+	Published  time.Time // when the topic accepted it first
 }
 
 // Action is what becomes of a message.

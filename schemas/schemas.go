@@ -47,6 +47,8 @@ const (
 	AttributeMode = "mode"
 	// AttributeBatch repeats BatchHandoff.batch_id.
 	AttributeBatch = "batch_id"
+	// AttributePublished is when a message that was published anew was published first, RFC 3339.
+	AttributePublished = "first_published"
 	// AttributeReason says on a dead letter why the message was given up, as a reason code.
 	AttributeReason = "dead_reason"
 	// AttributeDetail says the same as a sentence.

@@ -115,7 +115,7 @@ func Checks() []Check {
 		{idSubRetention, areaPubSub, Warning, "messages are kept for less than 7 days: a weekend and a pause, and jobs are lost", "`gcloud pubsub subscriptions update --message-retention-duration`", true},
 		{idSubOnce, areaPubSub, Warning, "exactly-once delivery is on: it costs most of the throughput, and the ledger does not need it", "`gcloud pubsub subscriptions update --no-enable-exactly-once-delivery`", false},
 		{idDeadPolicy, areaPubSub, Error, "no dead-letter policy, so a message that kills its workers is delivered for ever; or one to another topic", "`gcloud pubsub subscriptions update --dead-letter-topic`", false},
-		{idDeadAttempts, areaPubSub, Warning, "fewer than 20 deliveries: jobs that only wait become dead letters", "`gcloud pubsub subscriptions update --max-delivery-attempts`", false},
+		{idDeadAttempts, areaPubSub, Warning, "fewer than 60 deliveries: jobs that only wait become dead letters, since workers publish them anew after 50", "`gcloud pubsub subscriptions update --max-delivery-attempts`", false},
 		{idDeadGrants, areaPubSub, Error, "Pub/Sub's own account may not publish dead letters, or not take them off the subscription: they are never moved", "grant it publisher on the one, subscriber on the other", false},
 
 		{idBucketMissing, areaStorage, Error, "a bucket does not exist", "`gcloud storage buckets create`", false},

@@ -34,7 +34,7 @@ func (a *area) checkDeadLetters(want subscription, s *pubsubpb.Subscription) {
 		return
 	}
 	if n := policy.GetMaxDeliveryAttempts(); n < minAttempts {
-		a.fail(idDeadAttempts, Warning, want.String(), sentence("Pub/Sub gives a message up after %d deliveries, and each time that a job is given back counts: jobs that only wait become dead letters", n),
+		a.fail(idDeadAttempts, Warning, want.String(), sentence("Pub/Sub gives a message up after %d deliveries, and each time that a job is given back counts: jobs that only wait become dead letters, since workers publish them anew after 50", n),
 			set("--dead-letter-topic="+schemas.TopicDead, "--max-delivery-attempts=100"))
 	} else {
 		a.pass(idDeadAttempts, want.String(), sentence("Pub/Sub gives a message up after %d deliveries", n))

@@ -25,8 +25,9 @@ const (
 	// minRetention is Pub/Sub's default: less, and a long weekend with a paused submission loses jobs.
 	minRetention = 7 * 24 * time.Hour
 	// minAttempts and goodAttempts bound the deliveries before Pub/Sub gives up by itself. Each time that a job is given back counts: when a
-	// worker stops, and every ten minutes while its submission is paused. 20 are three hours of that, 100 (Pub/Sub's most) fifteen.
-	minAttempts  = 20
+	// worker stops, and every ten minutes while its submission is paused. Workers publish a job that has waited for 50 deliveries anew
+	// (jobs/queue); below that, it becomes a dead letter first. 100 is Pub/Sub's most.
+	minAttempts  = 60
 	goodAttempts = 100
 )
 

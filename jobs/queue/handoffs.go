@@ -35,7 +35,7 @@ func (q *Queue) PublishAgain(ctx context.Context, j *jobs.Job) error {
 
 // ReceiveHandoffs does for the hand-offs of batches what Receive does for jobs. Config.Mode means nothing to it.
 func (q *Queue) ReceiveHandoffs(ctx context.Context, handle func(context.Context, *jobs.Delivery) jobs.Verdict) error {
-	return q.receive(ctx, schemas.SubscriptionBatches, func(*pubsub.Message) bool { return true }, handle)
+	return q.receive(ctx, schemas.SubscriptionBatches, q.batches, func(*pubsub.Message) bool { return true }, handle)
 }
 
 // CheckHandoffs does for hand-offs what Check and CheckSubscription do for jobs.

@@ -160,15 +160,15 @@ func (q *Queue) subscriptionID() string {
 // Receive implements worker.Queue. It returns an error when the subscription can't be received from. The context that handle gets carries
 // the trace of whoever published the message.
 func (q *Queue) Receive(ctx context.Context, handle func(context.Context, *jobs.Delivery) jobs.Verdict) error {
-	return q.receive(ctx, q.subscriptionID(), func(m *pubsub.Message) bool {
+	return q.receive(ctx, q.subscriptionID(), q.jobs, func(m *pubsub.Message) bool {
 		// The other subscription has its own copy; filters should have kept this one away, but one emulator has none.
 		batch := m.Attributes[schemas.AttributeMode] == string(jobs.Batch)
 		return batch == (q.cfg.Mode == jobs.Batch)
 	}, handle)
 }
 
-// receive hands the messages of a subscription that are for this queue to handle, and forgets the others.
-func (q *Queue) receive(ctx context.Context, subscription string, ours func(*pubsub.Message) bool, handle func(context.Context, *jobs.Delivery) jobs.Verdict) error {
+// receive hands the messages of a subscription to topic that are for this queue to handle, and forgets the others.
+func (q *Queue) receive(ctx context.Context, subscription string, topic *pubsub.Publisher, ours func(*pubsub.Message) bool, handle func(context.Context, *jobs.Delivery) jobs.Verdict) error {
 	sub := q.client.Subscriber(subscription)
 	messages := max(q.cfg.MaxMessages, 1)
 	perStream, streams := share(messages, q.cfg.Streams)
@@ -192,7 +192,7 @@ func (q *Queue) receive(ctx context.Context, subscription string, ours func(*pub
 			m.Ack()
 			return
 		}
-		q.deliver(ctx, context.WithoutCancel(callback), m, handle)
+		q.deliver(ctx, context.WithoutCancel(callback), topic, m, handle)
 	})
 	if err != nil {
 		return fmt.Errorf("receive: %w", explain(err, "subscription", subscription))
@@ -211,9 +211,9 @@ func share(messages, streams int) (perStream, used int) {
 	return up, messages / up
 }
 
-// deliver hands one message to the handler and carries out its verdict. receiving ends when the worker stops; work does not.
-func (q *Queue) deliver(receiving, work context.Context, m *pubsub.Message, handle func(context.Context, *jobs.Delivery) jobs.Verdict) {
-	v := handle(attributes(m.Attributes).extract(work), &jobs.Delivery{ID: m.ID, Data: m.Data, Attributes: m.Attributes, Published: m.PublishTime})
+// deliver hands one message of topic to the handler and carries out its verdict. receiving ends when the worker stops; work does not.
+func (q *Queue) deliver(receiving, work context.Context, topic *pubsub.Publisher, m *pubsub.Message, handle func(context.Context, *jobs.Delivery) jobs.Verdict) {
+	v := handle(attributes(m.Attributes).extract(work), &jobs.Delivery{ID: m.ID, Data: m.Data, Attributes: m.Attributes, Published: firstPublished(m)})
 	switch v.Action {
 	case jobs.Ack:
 		m.Ack()
@@ -226,6 +226,9 @@ func (q *Queue) deliver(receiving, work context.Context, m *pubsub.Message, hand
 		}
 		m.Ack()
 	default:
+		if m.DeliveryAttempt != nil && *m.DeliveryAttempt >= renewAfter && q.renew(receiving, work, topic, m, v.After) {
+			return
+		}
 		q.giveBack(receiving, m, v.After)
 	}
 }

@@ -140,6 +140,43 @@ func TestRetryDeliversAgainAndAckDoesNot(t *testing.T) {
 	}
 }
 
+// A job that only waits must not end among the dead letters because Pub/Sub has delivered it often.
+func TestAJobMayWaitForMoreDeliveriesThanPubSubAllows(t *testing.T) {
+	t.Parallel()
+	_, client := open(t, "subscription "+schemas.SubscriptionOnline)
+	_, err := client.SubscriptionAdminClient.CreateSubscription(t.Context(), &pubsubpb.Subscription{
+		Name: "projects/test/subscriptions/" + schemas.SubscriptionOnline, Topic: "projects/test/topics/jobs", AckDeadlineSeconds: 60,
+		DeadLetterPolicy: &pubsubpb.DeadLetterPolicy{DeadLetterTopic: "projects/test/topics/jobs-dead", MaxDeliveryAttempts: 100},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := queue.New(client, queue.Config{Mode: jobs.Online})
+	t.Cleanup(q.Close)
+	j, err := jobs.DefaultCatalogue().Parse(&schemas.Job{Prompt: "waits"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait, err := q.PublishJob(t.Context(), j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	all := collect(t, q, 110, func(*jobs.Delivery) jobs.Verdict { return jobs.Verdict{Action: jobs.Retry} })
+	ids := map[string]bool{}
+	for _, d := range all {
+		ids[d.ID] = true
+		if !d.Published.Equal(all[0].Published) || string(d.Data) != string(all[0].Data) || d.Attributes[schemas.AttributeMode] != "online" {
+			t.Fatalf("delivered %+v, first %+v", d, all[0])
+		}
+	}
+	if len(ids) != 3 { // at first, and after 50 and 100 deliveries
+		t.Errorf("published %d times", len(ids))
+	}
+}
+
 func TestDeadLettersCarryTheirReason(t *testing.T) {
 	server, client := open(t)
 	q := queue.New(client, queue.Config{Mode: jobs.Online, MaxMessages: 1})

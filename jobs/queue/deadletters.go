@@ -165,11 +165,15 @@ func (d *DeadLetters) giveBack(ctx context.Context) error {
 	return nil
 }
 
-// Replay publishes a dead letter to the topic of jobs, as it first was, and returns when the topic has accepted it.
+// Replay publishes a dead letter, as it first was, to the topic that it came from, and returns when the topic has accepted it.
 func (q *Queue) Replay(ctx context.Context, l *DeadLetter) error {
-	_, err := q.jobs.Publish(ctx, &pubsub.Message{Data: l.Data, Attributes: l.Attributes}).Get(ctx)
+	topic := q.jobs
+	if l.Attributes[schemas.AttributeBatch] != "" { // only the hand-off of a batch has it
+		topic = q.batches
+	}
+	_, err := topic.Publish(ctx, &pubsub.Message{Data: l.Data, Attributes: l.Attributes}).Get(ctx)
 	if err != nil {
-		return fmt.Errorf("replay dead letter %s: %w", l.ID, explain(err, "topic", schemas.TopicJobs))
+		return fmt.Errorf("replay dead letter %s: %w", l.ID, explain(err, "topic", topic.ID()))
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ func open(t *testing.T, without ...string) (*pstest.Server, *pubsub.Client) {
 	server := pstest.NewServer()
 	t.Cleanup(func() { server.Close() })
 	client := dial(t, server)
-	for _, topic := range []string{schemas.TopicJobs, schemas.TopicDead, schemas.TopicResults} {
+	for _, topic := range []string{schemas.TopicJobs, schemas.TopicDead, schemas.TopicResults, schemas.TopicBatches} {
 		if slices.Contains(without, "topic "+topic) {
 			continue
 		}
@@ -203,6 +203,23 @@ func TestDeadLettersCarryTheirReason(t *testing.T) {
 		t.Errorf("dead letter %q %v", dead.Data, dead.Attributes)
 	case len(dead.Attributes[schemas.AttributeDetail]) > 1024:
 		t.Error("an attribute is longer than Pub/Sub allows")
+	}
+}
+
+func TestDeadLettersGoBackToTheirTopic(t *testing.T) {
+	for topic, attributes := range map[string]map[string]string{
+		schemas.TopicJobs:    {schemas.AttributeMode: "online"},
+		schemas.TopicBatches: {schemas.AttributeBatch: "b-1"},
+	} {
+		server, client := open(t)
+		q := queue.New(client, queue.Config{})
+		t.Cleanup(q.Close)
+		if err := q.Replay(t.Context(), &queue.DeadLetter{ID: "1", Data: []byte("x"), Attributes: attributes}); err != nil {
+			t.Fatal(err)
+		}
+		if all := server.Messages(); len(all) != 1 || all[0].Topic != "projects/test/topics/"+topic || string(all[0].Data) != "x" {
+			t.Errorf("published %+v, want it on %s", all, topic)
+		}
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+
 	"github.com/assetmill/assetmill/jobs"
 )
 
@@ -16,6 +18,7 @@ type Admitted struct {
 	Spent               Spent
 	MessageID           string
 	Published, Received time.Time
+	Trace               string // of the job, as W3C's traceparent; empty: none
 }
 
 // Admit takes a message of mode batch as far as the spine goes before a call: decoded, claimed by the given function, allowed by the owner
@@ -24,17 +27,32 @@ type Admitted struct {
 func (w *Worker) Admit(ctx context.Context, d *jobs.Delivery, claim func(context.Context, *jobs.Job) (Standing, error)) (*Admitted, jobs.Verdict) {
 	ctx, halt := context.WithCancelCause(ctx)
 	defer halt(nil)
-	t := &task{run: &run{Worker: w, receiving: ctx, calls: ctx, settle: ctx, halt: halt}, delivery: d, received: time.Now()}
-	if v := t.admit(jobs.Batch, func(j *jobs.Job) (Standing, error) { return claim(ctx, j) }); v.Action != 0 {
+	run, span := (&run{Worker: w, receiving: ctx, calls: ctx, settle: ctx, halt: halt}).traced(ctx, d)
+	t := &task{run: run, delivery: d, received: time.Now()}
+	a, v := t.admitted(claim)
+	if a != nil {
+		a.Trace = traceParent(run.settle)
+		span.SetAttributes(attribute.String("assetmill.verdict", "gathered"))
+		span.End()
+		return a, v
+	}
+	endJob(span, v)
+	return nil, v
+}
+
+func (t *task) admitted(claim func(context.Context, *jobs.Job) (Standing, error)) (*Admitted, jobs.Verdict) {
+	if v := t.admit(jobs.Batch, func(j *jobs.Job) (Standing, error) { return claim(t.receiving, j) }); v.Action != 0 {
 		return nil, v
 	}
 	if t.answer == nil {
-		may, err := t.mayCall(ctx)
+		may, err := t.mayCall(t.receiving)
 		if err != nil {
 			return nil, t.giveUp(err)
 		}
 		if may {
-			return &Admitted{Job: t.job, Ticket: t.ticket, Spent: t.spent, MessageID: d.ID, Published: d.Published, Received: t.received}, jobs.Verdict{}
+			return &Admitted{
+				Job: t.job, Ticket: t.ticket, Spent: t.spent, MessageID: t.delivery.ID, Published: t.delivery.Published, Received: t.received,
+			}, jobs.Verdict{}
 		}
 	}
 	return nil, t.finish()
@@ -51,6 +69,7 @@ type Conclusion struct {
 	// Of the message that brought the job.
 	MessageID           string
 	Published, Received time.Time
+	Trace               string
 
 	Called, Answered time.Time
 	Answer           *Answer // its image is released
@@ -72,9 +91,11 @@ type Conclusion struct {
 func (w *Worker) Conclude(ctx context.Context, c Conclusion) (ended bool, spent Spent, err error) {
 	ctx, halt := context.WithCancelCause(ctx)
 	defer halt(nil)
+	delivery := &jobs.Delivery{ID: c.MessageID, Published: c.Published}
+	run, span := (&run{Worker: w, receiving: ctx, calls: ctx, settle: ctx, halt: halt}).traced(withTraceParent(ctx, c.Trace), delivery)
+	defer func() { endSpan(span, err) }()
 	t := &task{
-		run:      &run{Worker: w, receiving: ctx, calls: ctx, settle: ctx, halt: halt},
-		delivery: &jobs.Delivery{ID: c.MessageID, Published: c.Published},
+		run: run, delivery: delivery,
 		received: c.Received, message: c.Job.Message(), job: c.Job, ticket: c.Ticket, spent: c.Spent,
 		lane: c.Lane, batch: c.Batch, called: c.Called, answered: c.Answered,
 	}
@@ -108,12 +129,12 @@ func (t *task) conclude() error {
 // Repeat makes a recorded end known once more, for whoever can't tell whether it was. An error that wraps [ErrRowRefused] means what it
 // means for Conclude.
 func (w *Worker) Repeat(ctx context.Context, c Conclusion, end Record) error {
-	t := &task{
-		run:      &run{Worker: w, receiving: ctx, calls: ctx, settle: ctx, halt: func(error) {}},
-		delivery: &jobs.Delivery{ID: c.MessageID, Published: c.Published},
-		received: c.Received, message: c.Job.Message(), job: c.Job,
-	}
-	return t.known(t.repeated(end))
+	delivery := &jobs.Delivery{ID: c.MessageID, Published: c.Published}
+	run, span := (&run{Worker: w, receiving: ctx, calls: ctx, settle: ctx, halt: func(error) {}}).traced(withTraceParent(ctx, c.Trace), delivery)
+	t := &task{run: run, delivery: delivery, received: c.Received, message: c.Job.Message(), job: c.Job}
+	err := t.known(t.repeated(end))
+	endSpan(span, err)
+	return err
 }
 
 // errUnknown says that an end is recorded and not yet known to everybody.

@@ -6,6 +6,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
@@ -39,6 +40,20 @@ func (r *run) traced(ctx context.Context, d *jobs.Delivery) (*run, trace.Span) {
 	own.settle = trace.ContextWithSpan(r.settle, span)
 	return &own, span
 }
+
+// traceParent is the trace of ctx as it is kept with a job of a batch, which ends days later in another process: W3C's traceparent, or "".
+func traceParent(ctx context.Context) string {
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier[traceParentKey]
+}
+
+// withTraceParent returns ctx with a trace that was kept. What is no trace changes nothing.
+func withTraceParent(ctx context.Context, parent string) context.Context {
+	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{traceParentKey: parent})
+}
+
+const traceParentKey = "traceparent"
 
 // endJob ends the span of a message.
 func endJob(span trace.Span, v jobs.Verdict) {

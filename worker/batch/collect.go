@@ -354,7 +354,7 @@ func conclusion(m *Manifest, s *State, r *row) worker.Conclusion {
 	}
 	return worker.Conclusion{
 		Lane: m.Lane, Batch: m.ID, Job: r.Job, Ticket: r.Ticket, Spent: r.Spent,
-		MessageID: r.MessageID, Published: r.Published, Received: r.Received, Called: called, Answered: answered,
+		MessageID: r.MessageID, Published: r.Published, Received: r.Received, Trace: r.Trace, Called: called, Answered: answered,
 	}
 }
 

@@ -53,6 +53,7 @@ type entry struct {
 	MessageID string          `json:"message_id"`
 	Published time.Time       `json:"published"`
 	Received  time.Time       `json:"received"`
+	Trace     string          `json:"trace,omitempty"`
 }
 
 // row is a job of a batch, with what is needed to conclude it.
@@ -66,7 +67,7 @@ func encodeEntry(w io.Writer, number int, a *worker.Admitted) error {
 	if err != nil {
 		return err
 	}
-	e := entry{Row: number, Job: job, Ticket: a.Ticket.Generation, MessageID: a.MessageID, Published: a.Published, Received: a.Received}
+	e := entry{Row: number, Job: job, Ticket: a.Ticket.Generation, MessageID: a.MessageID, Published: a.Published, Received: a.Received, Trace: a.Trace}
 	if e.Spent, err = worker.EncodeSpent(a.Spent); err != nil {
 		return err
 	}
@@ -92,7 +93,7 @@ func decodeEntry(data []byte, c *jobs.Catalogue) (*row, error) {
 	}
 	return &row{e.Row, worker.Admitted{
 		Job: j, Ticket: worker.Ticket{JobID: j.ID, Digest: j.Digest(), Generation: e.Ticket}, Spent: spent,
-		MessageID: e.MessageID, Published: e.Published, Received: e.Received,
+		MessageID: e.MessageID, Published: e.Published, Received: e.Received, Trace: e.Trace,
 	}}, nil
 }
 

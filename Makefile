@@ -32,10 +32,21 @@ local: build ## Run the local cloud alone until Ctrl-C; `. .local/env` in anothe
 build: go ## Build bin/assetmill and bin/localcloud (the first time takes minutes: it compiles a BigQuery emulator)
 	@$(BUILD) -o bin/ ./cmd/assetmill ./cmd/localcloud
 
+# Name with tag to push the image to; PUSH=1 pushes it there.
+IMAGE ?=
+PUSH ?=
+# amd64 or arm64.
+ARCH := amd64
+
+.PHONY: image
+image: go ## Build the container image into .local/image, without Docker: make image [ARCH=arm64] [IMAGE=name:tag PUSH=1]
+	@go -C deploy/image run . -arch '$(ARCH)' -version '$(VERSION)' -revision "$$(git rev-parse HEAD)" -created "$$(git log -1 --format=%cI)" \
+	  $(if $(IMAGE),-image '$(IMAGE)') $(if $(PUSH),-push)
+
 ##@ Check
 
 .PHONY: test
-test: go fmt-check vet staticcheck check-generated terraform unit ## Everything that must pass: format, vet, staticcheck, generated files, all tests
+test: go fmt-check vet staticcheck check-generated terraform unit deploy-check ## Everything that must pass: format, vet, staticcheck, generated files, all tests
 	@echo '== everything passed'
 
 .PHONY: lint
@@ -66,6 +77,16 @@ check-generated:
 terraform:
 	@echo '== Terraform'
 	@deploy/check-terraform
+
+# Modules of their own: what they need to check manifests, queries and images is no part of assetmill. -short leaves out what takes minutes: to
+# build images, in `go -C deploy/image test ./...` and `go -C deploy/kubernetes/check test ./...`.
+.PHONY: deploy-check
+deploy-check: go ## Check manifests, queries, image and docs/deploy.md alone, as part of `make test` does
+	@echo '== deploy'
+	@for module in deploy/kubernetes/check deploy/monitoring/check deploy/image; do \
+	  go -C $$module vet ./...; \
+	  go -C $$module test -short -timeout 20m ./...; \
+	done
 
 # Tests that link the BigQuery emulator run without the race detector. The emulator is generated code, and a compiler takes about 6 GB
 # of memory and five minutes to instrument it, which a laptop may not have. `make test RACE=all` does it all the same.
@@ -137,7 +158,7 @@ clean: ## Remove binaries and all local state: images, tables, call log
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Go 1.21 to 1.25 fetch the right toolchain by themselves, unless told not to.
 .PHONY: go

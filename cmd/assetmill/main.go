@@ -91,7 +91,7 @@ Settings come from the environment:
 Credentials are Application Default Credentials. *_EMULATOR_HOST variables point single services elsewhere;
 ` + "`make local` and `. .local/env`" + ` point all of them to this machine.
 
-Exit codes: 0 ok, 1 failure, 2 wrong usage or settings, 3 invalid rows.`,
+Exit codes: 0 ok, 1 failure, 2 wrong usage or settings, 3 invalid rows, 4 warnings of doctor.`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,

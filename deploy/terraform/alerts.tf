@@ -1,11 +1,13 @@
 # Alerts on what Google measures itself: they work before the first worker
-# runs, and when none does. Those on the workers' own metrics are elsewhere.
+# runs, and when none does. Those on the workers' own metrics, and the
+# dashboard, are the module in deploy/monitoring.
 locals {
   _subscription_metrics = "pubsub.googleapis.com/subscription"
 
   _alerts = merge(
     {
       dead-letters = {
+        page         = "dead-letters"
         title        = "assetmill: messages were given up"
         severity     = "WARNING"
         subscription = "jobs-dead-review"
@@ -19,6 +21,7 @@ locals {
         ])
       }
       oldest-job = {
+        page         = "oldest-job"
         title        = "assetmill: jobs wait too long"
         severity     = "WARNING"
         subscription = "jobs-online"
@@ -35,6 +38,7 @@ locals {
     # Pub/Sub drops what is older, without a word.
     {
       for name, s in local.subscriptions : "${name}-expiring" => {
+        page         = "expiring"
         title        = "assetmill: messages of ${name} are about to be lost"
         severity     = "CRITICAL"
         subscription = name
@@ -52,6 +56,7 @@ locals {
     # Pub/Sub itself gives up on what kills its workers.
     {
       for name, s in local.subscriptions : "${name}-poison" => {
+        page         = "poison"
         title        = "assetmill: Pub/Sub gave up on messages of ${name}"
         severity     = "WARNING"
         subscription = name
@@ -108,12 +113,30 @@ resource "google_monitoring_alert_policy" "this" {
   }
 
   documentation {
-    content   = each.value.text
+    content   = "${each.value.text}\n\n[What to do](${var.alerts.runbook}/${each.value.page}.md)"
     mime_type = "text/markdown"
+    links {
+      display_name = "Runbook"
+      url          = "${var.alerts.runbook}/${each.value.page}.md"
+    }
   }
 
   depends_on = [
     google_project_service.this,
     google_pubsub_subscription.this,
   ]
+}
+
+module "monitoring" {
+  source = "../monitoring"
+
+  project_id = var.project_id
+  channels = [
+    for channel in google_monitoring_notification_channel.this : channel.id
+  ]
+  runbook              = var.alerts.runbook
+  usd_per_campaign_day = var.alerts.usd_per_campaign_day
+  usd_per_hour         = var.alerts.usd_per_hour
+
+  depends_on = [google_project_service.this]
 }

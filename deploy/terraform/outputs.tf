@@ -6,6 +6,11 @@ output "alert_channels" {
   }
 }
 
+output "alerts" {
+  description = "Alerts on the workers' metrics by name: title, query, runbook page, channels. Those on queues come on top."
+  value       = module.monitoring.alerts
+}
+
 output "analysts_dataset" {
   description = "Dataset that analysts ask."
   value       = google_bigquery_dataset.analysts.dataset_id
@@ -16,6 +21,11 @@ output "assets_buckets" {
   value = {
     for region, b in google_storage_bucket.assets : region => b.name
   }
+}
+
+output "dashboard" {
+  description = "Id of the dashboard in Cloud Monitoring."
+  value       = module.monitoring.dashboard
 }
 
 output "environment" {

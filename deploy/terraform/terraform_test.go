@@ -252,3 +252,31 @@ func TestLinesAreShort(t *testing.T) {
 		}
 	}
 }
+
+// Analysts may read views and not the tables under them, so the queries that docs/lineage.md gives them must do with views.
+func TestAnalystsQueriesReadViews(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../schemas/views/*.sql")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no views: %v", err)
+	}
+	known := []string{"UNNEST"}
+	for _, file := range files {
+		_, name, _ := strings.Cut(strings.TrimSuffix(filepath.Base(file), ".sql"), "_")
+		known = append(known, name)
+	}
+	blocks := regexp.MustCompile("(?s)```[a-z]*\n(.*?)```").FindAllStringSubmatch(read(t, "../../docs/lineage.md"), -1)
+	asked := 0
+	for _, block := range blocks {
+		with := regexp.MustCompile(`WITH ([a-z_]+) AS`).FindStringSubmatch(block[1])
+		for _, m := range regexp.MustCompile(`(?:FROM|JOIN) (?:assetmill_analysts[.])?([A-Za-z_]+)`).FindAllStringSubmatch(block[1], -1) {
+			asked++
+			if !slices.Contains(known, m[1]) && (with == nil || with[1] != m[1]) {
+				t.Errorf("%s is no view, in:\n%s", m[1], block[1])
+			}
+		}
+	}
+	if asked < 15 {
+		t.Errorf("only %d are asked: the pattern of this test is wrong", asked)
+	}
+}

@@ -26,16 +26,31 @@ variable "access" {
 }
 
 variable "alerts" {
-  description = "Notification channels (type and labels as in Cloud Monitoring), and the age of the oldest waiting job that is worth a message."
+  description = "Notification channels (type and labels as in Cloud Monitoring), the age of the oldest waiting job that is worth a message, where the runbook's pages are, and dollars that a campaign may cost in 24 hours and all workers may spend an hour before there is a message (null: no alert)."
   type = object({
     channels = optional(map(object({
       type   = optional(string, "email")
       labels = map(string)
     })), {})
-    oldest_job_hours = optional(number, 2)
+    oldest_job_hours     = optional(number, 2)
+    runbook              = optional(string, "https://github.com/assetmill/assetmill/blob/main/docs/runbook")
+    usd_per_campaign_day = optional(number)
+    usd_per_hour         = optional(number)
   })
   default  = {}
   nullable = false
+
+  validation {
+    condition = alltrue([
+      for usd in [var.alerts.usd_per_campaign_day, var.alerts.usd_per_hour] :
+      usd == null || coalesce(usd, 0) > 0
+    ])
+    error_message = "alerts.usd_per_campaign_day and alerts.usd_per_hour are above 0, or null for no alert."
+  }
+  validation {
+    condition     = can(regex("^https://.*[^/]$", var.alerts.runbook))
+    error_message = "alerts.runbook is an https:// address without a slash at its end."
+  }
 }
 
 variable "budget" {

@@ -64,8 +64,22 @@ func TestAlertsLinkToTheirPages(t *testing.T) {
 			t.Errorf("alerts.tf has no %s", link)
 		}
 	}
-	if !strings.Contains(source(t, "deploy/monitoring/variables.tf"), `/docs/runbook"`) {
-		t.Error("links lead elsewhere")
+	for _, file := range []string{"deploy/monitoring/variables.tf", "deploy/terraform/variables.tf"} {
+		if !strings.Contains(source(t, file), `"https://github.com/assetmill/assetmill/blob/main/docs/runbook"`) {
+			t.Errorf("%s: links lead elsewhere", file)
+		}
+	}
+	queues := source(t, "deploy/terraform/alerts.tf")
+	if !strings.Contains(queues, `url          = "${var.alerts.runbook}/${each.value.page}.md"`) {
+		t.Error("alerts on queues have no link")
+	}
+	var linked []string
+	for _, m := range regexp.MustCompile(`(?m)^ +page += "([a-z-]+)"$`).FindAllStringSubmatch(queues, -1) {
+		linked = append(linked, m[1])
+	}
+	slices.Sort(linked)
+	if want := slices.Sorted(slices.Values(terraformAlerts)); !slices.Equal(linked, want) {
+		t.Errorf("alerts on queues link to %v, want %v", linked, want)
 	}
 }
 

@@ -123,12 +123,98 @@ run "alerts" {
     error_message = "an alert does not say what to do, or of which subscription"
   }
   assert {
+    condition = {
+      for name, p in google_monitoring_alert_policy.this :
+      name => trimprefix(one(one(p.documentation).links).url, "https://github.com/assetmill/assetmill/blob/main/docs/runbook/")
+      } == {
+      batches-expiring          = "expiring.md"
+      dead-letters              = "dead-letters.md"
+      jobs-batch-expiring       = "expiring.md"
+      jobs-batch-poison         = "poison.md"
+      jobs-dead-review-expiring = "expiring.md"
+      jobs-online-expiring      = "expiring.md"
+      jobs-online-poison        = "poison.md"
+      oldest-job                = "oldest-job.md"
+    }
+    error_message = "an alert does not lead to its page of the runbook"
+  }
+  assert {
     condition = (
       google_monitoring_notification_channel.this["ops"].type == "email"
       && google_monitoring_notification_channel.this["ops"].labels.email_address == "ops@example.com"
     )
     error_message = "nobody hears of alerts"
   }
+}
+
+run "alerts_on_the_workers" {
+  command = plan
+
+  assert {
+    condition = (
+      toset(keys(output.alerts)) == toset([
+        for name, a in jsondecode(file("../monitoring/alerts.json")) : name
+        if !strcontains(a.query, "USD_PER_")
+      ])
+      && length(output.alerts) > 10
+    )
+    error_message = "alerts are ${join(", ", keys(output.alerts))}"
+  }
+  assert {
+    condition = alltrue([
+      for name, a in output.alerts :
+      a.page == "https://github.com/assetmill/assetmill/blob/main/docs/runbook/${name}.md"
+    ])
+    error_message = "an alert does not lead to its page of the runbook"
+  }
+}
+
+run "alerts_on_spending" {
+  command = plan
+
+  variables {
+    alerts = {
+      runbook              = "https://wiki.example.com/assetmill"
+      usd_per_campaign_day = 2500.5
+      usd_per_hour         = 4000
+    }
+  }
+
+  assert {
+    condition = (
+      length(output.alerts) == length(jsondecode(file("../monitoring/alerts.json")))
+      && endswith(output.alerts["spending"].query, "> 4000")
+      && endswith(output.alerts["campaign-spending"].query, "> 2500.5")
+    )
+    error_message = "the limits are not in the alerts"
+  }
+  assert {
+    condition = (
+      output.alerts["spending"].page == "https://wiki.example.com/assetmill/spending.md"
+      && strcontains(google_monitoring_alert_policy.this["oldest-job"].documentation[0].content, "https://wiki.example.com/assetmill/oldest-job.md")
+    )
+    error_message = "a runbook of one's own is not linked to"
+  }
+}
+
+run "free_of_charge" {
+  command = plan
+
+  variables {
+    alerts = { usd_per_hour = 0 }
+  }
+
+  expect_failures = [var.alerts]
+}
+
+run "runbook_without_a_place" {
+  command = plan
+
+  variables {
+    alerts = { runbook = "docs/runbook" }
+  }
+
+  expect_failures = [var.alerts]
 }
 
 run "budget" {
@@ -192,5 +278,12 @@ run "apply_with_everything_on" {
   assert {
     condition     = google_storage_bucket_iam_member.object_table.member == "serviceAccount:bqcx-123456789012-abcd@gcp-sa-bigquery-condel.iam.gserviceaccount.com"
     error_message = "the connection's account is not granted anything"
+  }
+  assert {
+    condition = alltrue([
+      for name, a in output.alerts :
+      a.channels == tolist(values(output.alert_channels))
+    ]) && output.dashboard != null
+    error_message = "nobody hears of the workers' alerts, or there is no dashboard"
   }
 }

@@ -63,7 +63,7 @@ func (a *app) openEngine(ctx context.Context, f *workerFlags, s *settings, id st
 		return nil, err
 	}
 	e.add(pubsubClient.Close)
-	storageClient, err := s.storageClient(ctx)
+	storageClient, uploader, err := s.workerStorage(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -82,9 +82,11 @@ func (a *app) openEngine(ctx context.Context, f *workerFlags, s *settings, id st
 	})
 	e.add(func() error { e.queue.Close(); return nil })
 	e.controls = ledger.NewControls(storageClient, s.workBucket)
-	e.ledger = ledger.New(storageClient, s.workBucket, id)
-	e.assets = assets.New(storageClient, assets.Config{Bucket: s.bucket, Regions: e.config.Buckets, AnyLocation: s.storageLocal})
-	e.lanes = lanes.New(e.config, lanes.Options{Log: log, MaxInFlight: f.concurrency, Storable: e.assets.Storable})
+	e.assets = assets.New(storageClient, assets.Config{
+		Bucket: s.bucket, Regions: e.config.Buckets, AnyLocation: s.storageLocal, Uploader: uploader,
+	})
+	e.lanes = lanes.New(e.config, lanes.Options{Log: log, MaxInFlight: f.concurrency, Storable: e.assets.Storable, Worker: id})
+	e.ledger = ledger.New(storageClient, s.workBucket, id, ledger.WriteBy(uploader), ledger.Share(e.lanes))
 	if err := e.openModel(ctx, f, s); err != nil {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ type settings struct {
 	vertexGRPC   string // host:port of an emulator, or empty
 	pubsubLocal  bool
 	storageLocal bool
+	storageHost  string // of an emulator, or empty
 
 	lanesFile string // empty: the default lanes
 }
@@ -46,6 +47,7 @@ func (a *app) settings() (*settings, error) {
 		vertexGRPC:   a.env("VERTEX_GRPC_EMULATOR_HOST"),
 		pubsubLocal:  a.env("PUBSUB_EMULATOR_HOST") != "",
 		storageLocal: a.env("STORAGE_EMULATOR_HOST") != "",
+		storageHost:  a.env("STORAGE_EMULATOR_HOST"),
 		lanesFile:    a.env("ASSETMILL_LANES"),
 	}
 	if s.dataset == "" {

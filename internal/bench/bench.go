@@ -119,7 +119,8 @@ func (b *bench) measure(ctx context.Context, c benchCase) (map[contender][]sampl
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", who, err)
 			}
-			b.say("%-22s  run %d  %-19s  %6.2f ms CPU  %6.1f/s  %5.0f MiB  %d failures", c.name, run+1, who, s.CPUPerAsset, s.Rate, s.PeakMiB, s.Failures)
+			b.say("%-22s  run %d  %-19s  %6.2f ms CPU  %6.1f/s  %5.0f MiB  %3.0f %% idle  %d failures",
+				c.name, run+1, who, s.CPUPerAsset, s.Rate, s.PeakMiB, 100*s.Idle, s.Failures)
 			all[who] = append(all[who], s)
 		}
 	}

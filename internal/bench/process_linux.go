@@ -41,6 +41,31 @@ func cpuTime(pid int) (time.Duration, error) {
 	return total, nil
 }
 
+// machineTime returns how long the machine's processors have existed altogether, and how long of it they had nothing to do.
+func machineTime() (total, idle time.Duration, err error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0, err
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	fields := strings.Fields(first)
+	const spent, idleField, ioWait, guest = 1, 4, 5, 9 // guests' time is part of the users'
+	if len(fields) <= ioWait {
+		return 0, 0, fmt.Errorf("/proc/stat begins with %q", first)
+	}
+	for i, field := range fields[spent:min(len(fields), guest)] {
+		ticks, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		total += time.Duration(ticks) * tick
+		if i+spent == idleField || i+spent == ioWait {
+			idle += time.Duration(ticks) * tick
+		}
+	}
+	return total, idle, nil
+}
+
 // peakMemory returns the largest resident set that a process has had so far, in bytes.
 func peakMemory(pid int) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

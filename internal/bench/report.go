@@ -45,6 +45,9 @@ type CaseReport struct {
 	Calls            int      `json:"calls"`          // that the worker made in all runs; more than jobs were paid twice
 	Redelivered      int      `json:"redelivered"`    // messages that came back, in all runs
 	CPUSpread        *spread  `json:"cpu_ms_between"` // runs
+	// What limits the rate: the CPU of the stand-ins beside the worker, and what was left of the machine.
+	StandInCPU *float64 `json:"stand_ins_ms_per_asset"`
+	Idle       *float64 `json:"machine_idle"` // share, 0 to 1
 }
 
 // spread is the smallest and the largest of the runs' figures.
@@ -54,6 +57,7 @@ func newCaseReport(c benchCase, all map[contender][]sample) CaseReport {
 	cpu := func(s sample) float64 { return s.CPUPerAsset }
 	rate := func(s sample) float64 { return s.Rate }
 	peak := func(s sample) float64 { return s.PeakMiB }
+	standIns := func(s sample) float64 { return s.StandInCPU }
 	worker, floor, naive := all[theWorker], all[theFloor], all[theNaive]
 	r := CaseReport{
 		Name: c.name, ImageBytes: c.imageBytes, InFlight: c.inFlight, Jobs: c.jobs(),
@@ -61,6 +65,7 @@ func newCaseReport(c benchCase, all map[contender][]sample) CaseReport {
 		DecodingFloorCPU: median(all[decodedFloor], cpu),
 		Rate:             median(worker, rate), FloorRate: median(floor, rate), NaiveRate: median(naive, rate),
 		PeakRSS: largest(worker, peak), FloorPeakRSS: largest(floor, peak), NaivePeakRSS: largest(naive, peak),
+		StandInCPU: median(worker, standIns), Idle: medianIdle(worker),
 	}
 	for _, s := range worker {
 		r.Failures += s.Failures
@@ -88,7 +93,23 @@ func known(samples []sample, figure func(sample) float64) (values []float64) {
 }
 
 func median(samples []sample, figure func(sample) float64) *float64 {
-	values := known(samples, figure)
+	return middle(known(samples, figure))
+}
+
+// medianIdle is the median of what was left of the machine, which may be nothing.
+func medianIdle(samples []sample) *float64 {
+	var values []float64
+	for _, s := range samples {
+		if s.Rate > 0 {
+			values = append(values, s.Idle)
+		}
+	}
+	slices.Sort(values)
+	return middle(values)
+}
+
+// middle is the median of values in order.
+func middle(values []float64) *float64 {
 	if len(values) == 0 {
 		return nil
 	}
@@ -128,12 +149,12 @@ func (r *Report) Failures() (n int) {
 func (r *Report) Print(out io.Writer) error {
 	fmt.Fprintf(out, "%s\n%s, queue: %s, medians of %d\n\n", r.Machine, r.Date.Format(time.RFC3339), r.Queue, r.Runs)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "case\tCPU ms/asset\tfloor\tdecoding floor\tnaive\tx floor\tx naive\tassets/s\tassets/min\tpeak MiB\tfailures\t")
+	fmt.Fprintln(w, "case\tCPU ms/asset\tfloor\tdecoding floor\tnaive\tx floor\tx naive\tassets/s\tassets/min\tpeak MiB\tidle %\tfailures\t")
 	for _, c := range r.Cases {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t\n", c.Name,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t\n", c.Name,
 			show(c.CPU, "%.2f"), show(c.FloorCPU, "%.2f"), show(c.DecodingFloorCPU, "%.2f"), show(c.NaiveCPU, "%.2f"),
 			show(ratio(c.CPU, c.FloorCPU), "%.2f"), show(ratio(c.CPU, c.NaiveCPU), "%.2f"),
-			show(c.Rate, "%.0f"), show(perMinute(c.Rate), "%.0f"), show(c.PeakRSS, "%.0f"), c.Failures)
+			show(c.Rate, "%.0f"), show(perMinute(c.Rate), "%.0f"), show(c.PeakRSS, "%.0f"), show(percent(c.Idle), "%.0f"), c.Failures)
 	}
 	return w.Flush()
 }
@@ -153,10 +174,14 @@ func ratio(a, b *float64) *float64 {
 	return &r
 }
 
-func perMinute(rate *float64) *float64 {
-	if rate == nil {
+func perMinute(rate *float64) *float64 { return times(rate, 60) }
+
+func percent(share *float64) *float64 { return times(share, 100) }
+
+func times(figure *float64, n float64) *float64 {
+	if figure == nil {
 		return nil
 	}
-	r := *rate * 60
+	r := *figure * n
 	return &r
 }

@@ -14,8 +14,8 @@ func testReport() *Report {
 	c := benchCase{name: "6 MiB", imageBytes: 6 * mib, inFlight: 64, warm: 10, measured: 20}
 	samples := map[contender][]sample{
 		theWorker: {
-			{CPUPerAsset: 9, Rate: 30, PeakMiB: 200, Calls: 94},
-			{CPUPerAsset: 8, Rate: 10, PeakMiB: 300, Calls: 95, Failures: 2, Redelivered: 1},
+			{CPUPerAsset: 9, Rate: 30, PeakMiB: 200, Calls: 94, StandInCPU: 7, Idle: 0.25},
+			{CPUPerAsset: 8, Rate: 10, PeakMiB: 300, Calls: 95, Failures: 2, Redelivered: 1, Idle: 0.5},
 			{CPUPerAsset: 12, Rate: 20, PeakMiB: 100, Calls: 94},
 		},
 		theFloor: {{CPUPerAsset: 4, Rate: 40, PeakMiB: 50}, {CPUPerAsset: 5, Rate: 50, PeakMiB: 60}},
@@ -30,7 +30,7 @@ func TestReport(t *testing.T) {
 	want := CaseReport{
 		Name: "6 MiB", CPU: figure(9), FloorCPU: figure(4.5), Rate: figure(20), PeakRSS: figure(300), Failures: 2,
 		FloorRate: figure(45), FloorPeakRSS: figure(60), NaiveFailures: 94,
-		ImageBytes: 6 * mib, InFlight: 64, Jobs: 94, Calls: 283, Redelivered: 1, CPUSpread: &spread{8, 12},
+		ImageBytes: 6 * mib, InFlight: 64, Jobs: 94, Calls: 283, Redelivered: 1, CPUSpread: &spread{8, 12}, StandInCPU: figure(7), Idle: figure(0.25),
 	}
 	r := testReport()
 	if diff := cmp.Diff(want, r.Cases[0]); diff != "" {
@@ -45,7 +45,7 @@ func TestReport(t *testing.T) {
 	}
 	lines := strings.Split(strings.TrimSpace(text.String()), "\n")
 	got := strings.Fields(lines[len(lines)-1])
-	if diff := cmp.Diff(strings.Fields("6 MiB 9.00 4.50 - - 2.00 - 20 1200 300 2"), got); diff != "" {
+	if diff := cmp.Diff(strings.Fields("6 MiB 9.00 4.50 - - 2.00 - 20 1200 300 25 2"), got); diff != "" {
 		t.Error(diff)
 	}
 }

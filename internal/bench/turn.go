@@ -48,6 +48,8 @@ type sample struct {
 	CPUPerAsset float64 // milliseconds
 	Rate        float64 // assets per second
 	PeakMiB     float64
+	StandInCPU  float64 // milliseconds of all stand-ins for an asset
+	Idle        float64 // share of the machine's processors, from 0 to 1
 	Failures    int
 	Calls       int
 	Redelivered int
@@ -214,15 +216,18 @@ func (t *turn) watch(ctx context.Context, p *process, s *sample) error {
 	if err := begin(); err != nil {
 		return err
 	}
-	first, err := look(p)
+	first, err := t.look(p)
 	if err != nil {
 		return err
 	}
+	flood := first
 	if t.burst { // the rate is that of the flood, from the moment at which it begins
 		if err := reach(ctx, t.model, t.inFlight); err != nil {
 			return err
 		}
-		first.at = time.Now()
+		if flood, err = t.look(p); err != nil {
+			return err
+		}
 	}
 	measured := t.jobs()
 	if !t.burst {
@@ -231,32 +236,47 @@ func (t *turn) watch(ctx context.Context, p *process, s *sample) error {
 	if err := reach(ctx, t.progress(), t.warm+measured); err != nil {
 		return err
 	}
-	last, err := look(p)
+	last, err := t.look(p)
 	if err != nil {
 		return err
 	}
 	s.CPUPerAsset = (last.cpu - first.cpu).Seconds() * 1000 / float64(measured)
-	s.Rate = float64(measured) / last.at.Sub(first.at).Seconds()
+	s.StandInCPU = (last.standIns - first.standIns).Seconds() * 1000 / float64(measured)
+	s.Rate = float64(measured) / last.at.Sub(flood.at).Seconds()
+	s.Idle = (last.idle - flood.idle).Seconds() / (last.machine - flood.machine).Seconds()
 	if err := reach(ctx, t.progress(), t.jobs()); err != nil {
 		return err
 	}
-	last, err = look(p)
+	last, err = t.look(p)
 	s.PeakMiB = float64(last.peak) / mib
 	return err
 }
 
-// usage is what a process has used at a moment.
+// usage is what was used up to a moment.
 type usage struct {
-	at   time.Time
-	cpu  time.Duration
-	peak int64
+	at            time.Time
+	cpu           time.Duration // of the contender
+	peak          int64         // of the contender, in bytes
+	standIns      time.Duration // CPU of all of them
+	machine, idle time.Duration // of all processors
 }
 
-func look(p *process) (u usage, err error) {
+func (t *turn) look(p *process) (u usage, err error) {
 	u.at = time.Now()
-	if u.cpu, err = cpuTime(p.cmd.Process.Pid); err == nil {
-		u.peak, err = peakMemory(p.cmd.Process.Pid)
+	if u.cpu, err = cpuTime(p.cmd.Process.Pid); err != nil {
+		return u, err
 	}
+	if u.peak, err = peakMemory(p.cmd.Process.Pid); err != nil {
+		return u, err
+	}
+	for _, s := range t.running {
+		cpu, err := cpuTime(s.cmd.Process.Pid)
+		if err != nil {
+			return u, err
+		}
+		u.standIns += cpu
+	}
+	u.machine, u.idle, err = machineTime()
 	return u, err
 }
 

@@ -33,7 +33,8 @@ type Budget struct {
 	capacity int64
 	reserved atomic.Int64
 	waiting  atomic.Int64
-	pool     sync.Pool
+	pool     *sync.Pool
+	whole    *Budget // that this one is a part of; nil: of none
 }
 
 // NewBudget returns a budget of capacity bytes.
@@ -41,22 +42,43 @@ func NewBudget(capacity int64) *Budget {
 	return &Budget{
 		sem:      semaphore.NewWeighted(capacity),
 		capacity: capacity,
-		pool:     sync.Pool{New: func() any { return new([blockSize]byte) }},
+		pool:     &sync.Pool{New: func() any { return new([blockSize]byte) }},
 	}
+}
+
+// Part returns a budget of at most capacity bytes of b: what is reserved of it counts in both. It keeps one kind of work from taking all that
+// others need too.
+func (b *Budget) Part(capacity int64) *Budget {
+	capacity = min(capacity, b.capacity)
+	return &Budget{sem: semaphore.NewWeighted(capacity), capacity: capacity, pool: b.pool, whole: b}
 }
 
 // Reserve waits until want bytes are free and returns an empty blob that may grow to limit bytes. A want over the whole
 // capacity is cut to it, so that one large image can always pass, alone. The error is ctx's.
 func (b *Budget) Reserve(ctx context.Context, want, limit int64) (*Blob, error) {
 	want = min(want, b.capacity)
-	b.waiting.Add(1)
-	err := b.sem.Acquire(ctx, want)
-	b.waiting.Add(-1)
-	if err != nil {
+	if err := b.acquire(ctx, want); err != nil {
 		return nil, fmt.Errorf("wait for the byte budget: %w", context.Cause(ctx))
 	}
-	b.reserved.Add(want)
 	return &Blob{budget: b, reserved: want, limit: limit}, nil
+}
+
+// acquire takes bytes, of a part first: whoever has its turn there waits for the whole like everybody else.
+func (b *Budget) acquire(ctx context.Context, n int64) error {
+	b.waiting.Add(1)
+	err := b.sem.Acquire(ctx, n)
+	b.waiting.Add(-1)
+	if err != nil {
+		return err
+	}
+	if b.whole != nil {
+		if err := b.whole.acquire(ctx, n); err != nil {
+			b.sem.Release(n)
+			return err
+		}
+	}
+	b.reserved.Add(n)
+	return nil
 }
 
 // Usage is how much of a budget is in use at one moment.
@@ -75,6 +97,9 @@ func (b *Budget) Usage() Usage {
 func (b *Budget) release(n int64) {
 	b.reserved.Add(-n)
 	b.sem.Release(n)
+	if b.whole != nil {
+		b.whole.release(n)
+	}
 }
 
 // Blob is the bytes of one image.

@@ -254,3 +254,45 @@ func TestUsageTellsWhatIsReservedAndWhoWaits(t *testing.T) {
 		}
 	})
 }
+
+func TestPart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		whole := NewBudget(100)
+		part, all := whole.Part(40), whole.Part(1000)
+		first := reserve(t, part, 30, 100)
+		if free(part, 11) || !free(part, 10) || free(whole, 71) || !free(whole, 70) {
+			t.Error("30 bytes of the part are not 30 of both")
+		}
+		// The part is full though the whole is not.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if b, err := part.Reserve(ctx, 20, 100); err == nil {
+			t.Error("the part has given more than it has")
+			b.Release()
+		}
+		// The whole is full though the part is not; who gives up leaves nothing behind.
+		other := reserve(t, all, 70, 70)
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if b, err := part.Reserve(ctx, 5, 100); err == nil {
+			t.Error("the part has given more than the whole has")
+			b.Release()
+		}
+		if got := part.Usage(); got != (Usage{Reserved: 30, Capacity: 40}) {
+			t.Errorf("the part: %+v", got)
+		}
+		other.Release()
+		if _, err := first.Write(randomBytes(10)); err != nil {
+			t.Fatal(err)
+		}
+		first.Settle()
+		if !free(part, 30) || free(part, 31) || !free(whole, 90) || free(whole, 91) {
+			t.Error("what was not needed is not free in both")
+		}
+		first.Release()
+		if !free(part, 40) || !free(whole, 100) || whole.Usage() != (Usage{Capacity: 100}) {
+			t.Errorf("at the end: %+v, %+v", part.Usage(), whole.Usage())
+		}
+	})
+}

@@ -51,7 +51,7 @@ func hasCode(err error, codes ...int) bool {
 // Retryable reports whether a request that failed may succeed when it is sent again. It is storage.ShouldRetry, which does not look into
 // errors that are joined of several: what a writer's Write and its Close return belongs together, and either may tell.
 func Retryable(err error) bool {
-	if storage.ShouldRetry(err) {
+	if storage.ShouldRetry(err) || errors.Is(err, errStalled) {
 		return true
 	}
 	switch e := err.(type) {
@@ -78,10 +78,10 @@ func Put(ctx context.Context, o *storage.ObjectHandle, contentType string, data 
 }
 
 // Check returns an error that says in one sentence what to do when a bucket is missing or may not be used. The name of the
-// setting that chose the bucket is part of the sentence.
-func Check(ctx context.Context, b *storage.BucketHandle, name, setting string) error {
-	// Listing needs storage.objects.list, which the roles that write objects carry; the bucket's own attributes would
-	// need a role that they do not.
+// setting that chose the bucket is part of the sentence, and so is what the caller's account should be granted: the least that does, as
+// deploy/terraform grants it, in words that follow "grant this account".
+func Check(ctx context.Context, b *storage.BucketHandle, name, setting, grants string) error {
+	// Listing needs storage.objects.list, which all those grants carry; the bucket's own attributes would need a role that they do not.
 	_, err := b.Objects(ctx, &storage.Query{Prefix: "assetmill-check/"}).Next()
 	switch {
 	case err == nil || errors.Is(err, iterator.Done):
@@ -89,7 +89,7 @@ func Check(ctx context.Context, b *storage.BucketHandle, name, setting string) e
 	case NotFound(err):
 		return fmt.Errorf("bucket gs://%s does not exist: create it, or point %s to another", name, setting)
 	case Forbidden(err):
-		return fmt.Errorf("bucket gs://%s may not be used: grant this account roles/storage.objectUser on it: %w", name, err)
+		return fmt.Errorf("bucket gs://%s may not be used: grant this account %s: %w", name, grants, err)
 	default:
 		return fmt.Errorf("bucket gs://%s: %w", name, err)
 	}

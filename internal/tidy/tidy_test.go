@@ -80,6 +80,7 @@ var allowed = map[string][]string{
 	"internal/bench":            {"schemas", "internal/bench/"},
 	"internal/bench/rival":      {},
 	"internal/bench/standin":    {"schemas"},
+	"internal/collectbench":     {},
 	"internal/doctor":           {"schemas", "jobs", "worker", "worker/lanes", "internal/retry"},
 	"internal/plan":             {"jobs", "jobs/csvfile", "jobs/submit", "worker/lanes"},
 	"internal/scalesim":         {"jobs"},

@@ -19,7 +19,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 
 	"cloud.google.com/go/storage"
@@ -45,6 +44,7 @@ const (
 	metaPromptSHA256 = "assetmill-prompt-sha256"
 	metaWidth        = "assetmill-width"
 	metaHeight       = "assetmill-height"
+	metaCopied       = "assetmill-copied-crc32c" // of what it was copied from
 )
 
 // endings maps media types to the endings of object names.
@@ -74,7 +74,7 @@ func (s *Store) Store(ctx context.Context, j *jobs.Job, image *worker.Image) (wo
 	object := b.Object(objectName(j, image.MimeType))
 	var asset worker.Asset
 	err = retry.Do(ctx, retryable, func(ctx context.Context) error {
-		asset, err = create(ctx, object, j, image)
+		asset, err = s.create(ctx, object, j, image)
 		return err
 	})
 	if err != nil {
@@ -88,8 +88,8 @@ var errDamaged = errors.New("the stored object's checksum is not the image's")
 
 func retryable(err error) bool { return errors.Is(err, errDamaged) || gcs.Retryable(err) }
 
-func create(ctx context.Context, object *storage.ObjectHandle, j *jobs.Job, image *worker.Image) (worker.Asset, error) {
-	attrs, err := upload(ctx, object, j, image)
+func (s *Store) create(ctx context.Context, object *storage.ObjectHandle, j *jobs.Job, image *worker.Image) (worker.Asset, error) {
+	attrs, err := s.upload(ctx, object, j, image)
 	switch {
 	case gcs.PreconditionFailed(err):
 		return existing(ctx, object, image.Blob.Len(), image.Blob.CRC32C())
@@ -112,32 +112,23 @@ func same(attrs *storage.ObjectAttrs, size int64, crc32c uint32) error {
 	return nil
 }
 
-// upload sends the image as one request. The bytes stay in memory until the object is durable, so nothing is lost when it
-// breaks; the client's own buffering, 16 MiB for each writer, would only hold them twice.
-func upload(ctx context.Context, object *storage.ObjectHandle, j *jobs.Job, image *worker.Image) (*storage.ObjectAttrs, error) {
-	ctx, abort := context.WithCancel(ctx)
-	defer abort() // a writer is given up by its context; after Close this does nothing
-	w := object.If(storage.Conditions{DoesNotExist: true}).NewWriter(ctx)
-	w.ChunkSize = 0
-	w.ContentType = image.MimeType
-	w.CRC32C = image.Blob.CRC32C()
-	w.SendCRC32C = true
-	w.Metadata = metadata(j, image.Width, image.Height)
-	if _, err := io.Copy(w, image.Blob.NewReader()); err != nil {
-		abort()
-		return nil, errors.Join(err, w.Close())
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return w.Attrs(), nil
+// upload sends the image as one request. The bytes stay in memory until the object is durable, so nothing is lost when it breaks.
+func (s *Store) upload(ctx context.Context, object *storage.ObjectHandle, j *jobs.Job, image *worker.Image) (*storage.ObjectAttrs, error) {
+	sum := image.Blob.CRC32C()
+	return s.cfg.Uploader.Write(ctx, object, storage.Conditions{DoesNotExist: true}, gcs.Upload{
+		ContentType: image.MimeType, Metadata: metadata(j, image.Width, image.Height), CRC32C: &sum,
+		Size: image.Blob.Len(), Open: image.Blob.NewReader,
+	})
 }
 
 // existing describes the object that is there already. When it holds the very bytes that were to be written, an earlier try
-// whose answer was lost made it.
+// whose answer was lost made it. The error wraps [worker.ErrUnusable] when it is a copy that was damaged.
 func existing(ctx context.Context, object *storage.ObjectHandle, size int64, crc32c uint32) (worker.Asset, error) {
 	attrs, err := object.Attrs(ctx)
 	if err != nil {
+		return worker.Asset{}, err
+	}
+	if err := intact(attrs); err != nil {
 		return worker.Asset{}, err
 	}
 	asset := assetOf(attrs)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/api/option"
 
 	"github.com/assetmill/assetmill/internal/blob"
+	"github.com/assetmill/assetmill/internal/gcs"
 	"github.com/assetmill/assetmill/internal/gcs/gcstest"
 	"github.com/assetmill/assetmill/jobs"
 	"github.com/assetmill/assetmill/schemas"
@@ -30,6 +31,13 @@ const bucket = "assets"
 // has happened.
 func start(t *testing.T, locations map[string]string, spoil func(*http.Response) error) *storage.Client {
 	t.Helper()
+	client, _ := startBoth(t, locations, spoil)
+	return client
+}
+
+// startBoth is start, and returns an uploader as well.
+func startBoth(t *testing.T, locations map[string]string, spoil func(*http.Response) error) (*storage.Client, *gcs.Uploader) {
+	t.Helper()
 	server, err := fakestorage.NewServerWithOptions(fakestorage.Options{NoListener: true, Writer: io.Discard})
 	if err != nil {
 		t.Fatal(err)
@@ -42,13 +50,13 @@ func start(t *testing.T, locations map[string]string, spoil func(*http.Response)
 	t.Cleanup(front.Close)
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	t.Cleanup(base.CloseIdleConnections)
-	client, err := storage.NewClient(t.Context(), option.WithEndpoint(front.URL+"/storage/v1/"), storage.WithJSONReads(),
-		option.WithHTTPClient(&http.Client{Transport: spoiler{base, spoil}}))
+	spoilt := &http.Client{Transport: spoiler{base, spoil}}
+	client, err := storage.NewClient(t.Context(), option.WithEndpoint(front.URL+"/storage/v1/"), storage.WithJSONReads(), option.WithHTTPClient(spoilt))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	return client
+	return client, gcs.NewUploader(spoilt, front.URL)
 }
 
 // spoiler is a transport that changes answers.
@@ -99,13 +107,31 @@ func open(t *testing.T, spoil func(*http.Response) error) *assets.Store {
 	return assets.New(start(t, map[string]string{bucket: ""}, spoil), assets.Config{Bucket: bucket})
 }
 
+// opener opens a store; see start.
+type opener func(t *testing.T, spoil func(*http.Response) error) *assets.Store
+
+// eachWay runs a test with a store that writes by the client, and with one that writes by the uploader.
+func eachWay(t *testing.T, test func(t *testing.T, open opener)) {
+	t.Run("by the client", func(t *testing.T) { test(t, open) })
+	t.Run("by the uploader", func(t *testing.T) {
+		test(t, func(t *testing.T, spoil func(*http.Response) error) *assets.Store {
+			client, uploader := startBoth(t, map[string]string{bucket: ""}, spoil)
+			return assets.New(client, assets.Config{Bucket: bucket, Uploader: uploader})
+		})
+	})
+}
+
 func TestAssetsOnCloudStorage(t *testing.T) {
-	store := open(t, nil)
-	workertest.AssetsSuite(t, func(*testing.T) worker.Assets { return store })
+	eachWay(t, func(t *testing.T, open opener) {
+		store := open(t, nil)
+		workertest.AssetsSuite(t, func(*testing.T) worker.Assets { return store })
+	})
 }
 
 // The object is written and the answer is lost. The image must not count as another's.
-func TestALostAnswerIsNoSecondImage(t *testing.T) {
+func TestALostAnswerIsNoSecondImage(t *testing.T) { eachWay(t, loseTheAnswer) }
+
+func loseTheAnswer(t *testing.T, open opener) {
 	var answers atomic.Int32
 	store := open(t, func(r *http.Response) error {
 		if r.Request.Method == http.MethodPost && answers.Add(1) == 1 {
@@ -132,7 +158,9 @@ func TestALostAnswerIsNoSecondImage(t *testing.T) {
 }
 
 // Bytes that changed on their way are refused by Cloud Storage. They are still in memory, so they are sent again.
-func TestAnUploadDamagedOnItsWayIsSentAgain(t *testing.T) {
+func TestAnUploadDamagedOnItsWayIsSentAgain(t *testing.T) { eachWay(t, damageTheUpload) }
+
+func damageTheUpload(t *testing.T, open opener) {
 	var answers atomic.Int32
 	store := open(t, func(r *http.Response) error {
 		if r.Request.Method == http.MethodPost && answers.Add(1) == 1 {

@@ -27,6 +27,8 @@ type Config struct {
 	Regions map[string]string
 	// AnyLocation trusts Regions, and lets Bucket stand in for every region that Regions lacks. It is for emulators, whose buckets are nowhere.
 	AnyLocation bool
+	// Uploader writes the assets. Nil: the client does, at more cost.
+	Uploader *gcs.Uploader
 }
 
 // Store implements worker.Assets. It is safe for concurrent use.
@@ -75,12 +77,15 @@ func (s *Store) bucketOf(region string) (*storage.BucketHandle, error) {
 	}
 }
 
+// grants are what a worker needs on the buckets. It may not delete there, and so not overwrite, but for what models wrote themselves.
+const grants = "roles/storage.objectViewer and roles/storage.objectCreator on it, and roles/storage.objectUser on its managed folder " + straightFolder
+
 // Check returns an error that says what to do when a bucket is missing, may not be used, or is not where it is said to be. It learns where
 // the default bucket is, if this account may know.
 func (s *Store) Check(ctx context.Context) error {
 	var all []error
 	name := s.cfg.Bucket
-	err := gcs.Check(ctx, s.buckets[name], name, "ASSETMILL_BUCKET")
+	err := gcs.Check(ctx, s.buckets[name], name, "ASSETMILL_BUCKET", grants)
 	if err == nil && !s.cfg.AnyLocation {
 		err = s.learn(ctx)
 	}
@@ -106,7 +111,7 @@ func (s *Store) learn(ctx context.Context) error {
 
 func (s *Store) checkRegion(ctx context.Context, region string) error {
 	name := s.cfg.Regions[region]
-	if err := gcs.Check(ctx, s.buckets[name], name, "the bucket of region "+region); err != nil || s.cfg.AnyLocation {
+	if err := gcs.Check(ctx, s.buckets[name], name, "the bucket of region "+region, grants); err != nil || s.cfg.AnyLocation {
 		return err
 	}
 	location, err := s.locate(ctx, name)

@@ -66,12 +66,12 @@ func TestResidency(t *testing.T) {
 
 func TestCheckOfBucketsOfRegions(t *testing.T) {
 	forbidden := func(r *http.Response) error {
-		if strings.HasSuffix(r.Request.URL.Path, "/b/secret") {
+		if path := r.Request.URL.Path; strings.HasSuffix(path, "/b/secret") || strings.HasSuffix(path, "/b/closed/o") {
 			r.StatusCode = http.StatusForbidden
 		}
 		return nil
 	}
-	client := start(t, map[string]string{"home": "EUROPE-WEST4", "secret": "US-EAST4"}, forbidden)
+	client := start(t, map[string]string{"home": "EUROPE-WEST4", "secret": "US-EAST4", "closed": "EUROPE-WEST4"}, forbidden)
 	tests := []struct {
 		name  string
 		cfg   assets.Config
@@ -81,6 +81,7 @@ func TestCheckOfBucketsOfRegions(t *testing.T) {
 		{"wrong", assets.Config{Bucket: "home", Regions: map[string]string{"europe-west1": "home"}}, []string{"gs://home is listed for region europe-west1 but is in europe-west4"}},
 		{"wrong in an emulator", assets.Config{Bucket: "home", Regions: map[string]string{"europe-west1": "home"}, AnyLocation: true}, nil},
 		{"not to be known", assets.Config{Bucket: "home", Regions: map[string]string{"us-east4": "secret"}}, []string{"gs://secret is listed for region us-east4", "roles/storage.legacyBucketReader"}},
+		{"not to be listed", assets.Config{Bucket: "closed"}, []string{"gs://closed may not be used", "roles/storage.objectViewer and roles/storage.objectCreator on it, and roles/storage.objectUser on its managed folder straight/"}},
 		{"the default one is not to be known", assets.Config{Bucket: "secret"}, nil},
 	}
 	for _, test := range tests {

@@ -101,6 +101,7 @@ func take(ctx context.Context, b *storage.BucketHandle, j *jobs.Job, written *st
 	copier := object.If(storage.Conditions{DoesNotExist: true}).CopierFrom(source)
 	copier.ContentType = mime
 	copier.Metadata = metadata(j, width, height)
+	copier.Metadata[metaCopied] = checksum(written.CRC32C)
 	attrs, err := copier.Run(ctx)
 	var asset worker.Asset
 	switch {
@@ -116,14 +117,34 @@ func take(ctx context.Context, b *storage.BucketHandle, j *jobs.Job, written *st
 	return asset, nil
 }
 
-// checkCopy returns an error unless the copy has the bytes of what was written. Nothing else may find a copy that has not.
+// checkCopy returns an error unless the copy has the bytes of what was written. A copy that has not is deleted, to be made again. An account
+// that may only create, as deploy/terraform has it, can't do that: then the object stays, is nobody's asset because its metadata says
+// what it should hold, and the error wraps [worker.ErrUnusable].
 func checkCopy(ctx context.Context, object *storage.ObjectHandle, made, written *storage.ObjectAttrs) error {
 	err := same(made, written.Size, written.CRC32C)
 	if err == nil {
 		return nil
 	}
-	return errors.Join(err, object.If(storage.Conditions{GenerationMatch: made.Generation}).Delete(ctx))
+	deleting := object.If(storage.Conditions{GenerationMatch: made.Generation}).Delete(ctx)
+	if gcs.Forbidden(deleting) {
+		return damagedCopy(made)
+	}
+	return errors.Join(err, deleting)
 }
+
+// intact returns an error that wraps [worker.ErrUnusable] if the object is a copy and does not hold what it was copied from.
+func intact(attrs *storage.ObjectAttrs) error {
+	if sum := attrs.Metadata[metaCopied]; sum != "" && sum != checksum(attrs.CRC32C) {
+		return damagedCopy(attrs)
+	}
+	return nil
+}
+
+func damagedCopy(attrs *storage.ObjectAttrs) error {
+	return fmt.Errorf("%w: gs://%s/%s was damaged when it was copied: delete it, and publish the job again under another id", worker.ErrUnusable, attrs.Bucket, attrs.Name)
+}
+
+func checksum(crc32c uint32) string { return fmt.Sprintf("%08x", crc32c) }
 
 // identify reads the beginning of an object that a model wrote. The error wraps [worker.ErrUnusable] if it is no image.
 func identify(ctx context.Context, source *storage.ObjectHandle, written *storage.ObjectAttrs) (mime string, width, height int, err error) {
@@ -182,14 +203,20 @@ func (s *Store) Find(ctx context.Context, j *jobs.Job) (asset worker.Asset, foun
 
 // stored returns the asset of a job.
 func stored(ctx context.Context, b *storage.BucketHandle, j *jobs.Job) (asset worker.Asset, found bool, err error) {
-	attrs, err := b.Objects(ctx, &storage.Query{Prefix: stem(j) + "."}).Next()
-	if errors.Is(err, iterator.Done) {
-		return worker.Asset{}, false, nil
+	all := b.Objects(ctx, &storage.Query{Prefix: stem(j) + "."})
+	for range len(endings) + 1 { // one for each ending there is
+		attrs, err := all.Next()
+		if errors.Is(err, iterator.Done) {
+			break
+		}
+		if err != nil {
+			return worker.Asset{}, false, err
+		}
+		if intact(attrs) == nil {
+			return assetOf(attrs), true, nil
+		}
 	}
-	if err != nil {
-		return worker.Asset{}, false, err
-	}
-	return assetOf(attrs), true, nil
+	return worker.Asset{}, false, nil
 }
 
 // takeAny takes the first image, by name, that a model wrote for a job.

@@ -10,6 +10,8 @@ import (
 	"image/png"
 	"io"
 	"net/http"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -265,5 +267,83 @@ func TestFindTakesWhatAModelWrote(t *testing.T) {
 	}
 	if deletes.Load() != 1 {
 		t.Errorf("%d tries to delete", deletes.Load())
+	}
+}
+
+// damageCopies changes the checksum that the first n copies are said to have, and denies to delete where only creating is allowed.
+func damageCopies(n int32, mayDelete bool) (spoil func(*http.Response) error, copies *atomic.Int32) {
+	copies = &atomic.Int32{}
+	return func(r *http.Response) error {
+		switch path := r.Request.URL.Path; {
+		case strings.Contains(path, "/rewriteTo/") && copies.Add(1) <= n:
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return err
+			}
+			body = regexp.MustCompile(`"crc32c":\s*"[^"]*"`).ReplaceAll(body, []byte(`"crc32c":"AAAAAA=="`))
+			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+			r.Header.Set("Content-Length", strconv.Itoa(len(body)))
+		case r.Request.Method == http.MethodDelete && !mayDelete:
+			body := `{"error":{"code":403,"message":"storage.objects.delete denied"}}`
+			r.StatusCode, r.Status = http.StatusForbidden, "403 Forbidden"
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+			r.Header.Set("Content-Length", strconv.Itoa(len(body)))
+		}
+		return nil
+	}, copies
+}
+
+func TestADamagedCopyIsMadeAgain(t *testing.T) {
+	spoil, copies := damageCopies(1, true)
+	client := start(t, map[string]string{bucket: ""}, spoil)
+	store := assets.New(client, assets.Config{Bucket: bucket})
+	uri := write(t, client, "straight/twice/1.png", "image/png", pngImage(t, 8, 8))
+	if got, err := store.Take(t.Context(), newJob(t, "twice", ""), uri); err != nil || got.Existing || copies.Load() != 2 {
+		t.Errorf("%+v, %v after %d copies", got, err, copies.Load())
+	}
+}
+
+// A worker may create assets and not delete them: a damaged copy is told at once, not tried for ever.
+func TestADamagedCopyThatMayNotBeDeleted(t *testing.T) {
+	spoil, copies := damageCopies(1, false)
+	client := start(t, map[string]string{bucket: ""}, spoil)
+	store := assets.New(client, assets.Config{Bucket: bucket})
+	uri := write(t, client, "straight/stuck/1.png", "image/png", pngImage(t, 8, 8))
+	got, err := store.Take(t.Context(), newJob(t, "stuck", ""), uri)
+	if !errors.Is(err, worker.ErrUnusable) || !strings.Contains(err.Error(), "gs://assets/90d/spring/stuck.png was damaged") || copies.Load() != 1 {
+		t.Errorf("%+v, %v after %d copies", got, err, copies.Load())
+	}
+}
+
+// What is left of a damaged copy is nobody's asset.
+func TestADamagedCopyIsNoAsset(t *testing.T) {
+	client := start(t, map[string]string{bucket: ""}, nil)
+	store := assets.New(client, assets.Config{Bucket: bucket})
+	j := newJob(t, "left", "")
+	damaged := client.Bucket(bucket).Object("90d/spring/left.png").NewWriter(t.Context())
+	damaged.Metadata = map[string]string{"assetmill-copied-crc32c": "00000001"}
+	if _, err := damaged.Write(pngImage(t, 8, 8)); err != nil {
+		t.Fatal(err)
+	}
+	if err := damaged.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, found, err := store.Find(t.Context(), j); found || err != nil {
+		t.Errorf("found %+v, %v", got, err)
+	}
+	if got, err := store.Store(t.Context(), j, newImage(t, pngImage(t, 8, 8), "image/png")); !errors.Is(err, worker.ErrUnusable) {
+		t.Errorf("stored %+v, %v", got, err)
+	}
+	uri := write(t, client, "straight/left/1.png", "image/png", pngImage(t, 8, 8))
+	if got, err := store.Take(t.Context(), j, uri); !errors.Is(err, worker.ErrUnusable) {
+		t.Errorf("taken %+v, %v", got, err)
+	}
+	// One of another type is beside it.
+	other := write(t, client, "straight/left/2.jpg", "image/jpeg", jpegImage(t, 8, 8, 0))
+	if got, err := store.Take(t.Context(), j, other); err != nil || got.URI != "gs://assets/90d/spring/left.jpg" {
+		t.Errorf("taken %+v, %v", got, err)
+	}
+	if got, found, err := store.Find(t.Context(), j); !found || err != nil || got.URI != "gs://assets/90d/spring/left.jpg" {
+		t.Errorf("found %+v, %v, %v", got, found, err)
 	}
 }

@@ -58,7 +58,8 @@ type Format interface {
 
 // Files are the batches' files, in the work bucket. Names begin with `batches/`.
 type Files interface {
-	// Write stores what write writes, in place of any file of that name. Nothing is stored when write fails.
+	// Write stores what write writes, in place of any file of that name. Nothing is stored when write fails, and its error is returned. When
+	// storing fails, write may be called again, as often as it takes: it must begin anew and write the same each time.
 	Write(ctx context.Context, name string, write func(io.Writer) error) error
 	// Open reads a file from an offset to its end, or length bytes of it if that is not negative. The error wraps fs.ErrNotExist when
 	// there is none.

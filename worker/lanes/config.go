@@ -65,11 +65,14 @@ type LaneConfig struct {
 	SpillAfter   *time.Duration // instead of Config.SpillAfter
 }
 
-// Default returns the lanes of a worker without a file: one standard lane for each model and location of the catalogue. Jobs that may
-// run anywhere prefer the given location; empty stands for global.
+// Default returns the lanes of a worker without a file: one standard lane for each location of each model of the catalogue that has that
+// tier. Jobs that may run anywhere prefer the given location; empty stands for global.
 func Default(project, location string, c *jobs.Catalogue) *Config {
 	cfg := &Config{Buckets: map[string]string{}, Prefer: cmp.Or(location, jobs.GlobalRegion), SpillAfter: DefaultSpillAfter, Catalogue: c}
 	for _, id := range c.ModelIDs() {
+		if !c.Model(id).HasTier(tierStandard) {
+			continue
+		}
 		for _, at := range c.Model(id).Locations {
 			l := LaneConfig{Lane: worker.Lane{Project: project, Location: at, Model: id, Tier: tierStandard}}
 			l.Name = l.defaultName(project)
@@ -119,6 +122,14 @@ func (l *LaneConfig) ceiling() float64 {
 		return flexPerMinute
 	}
 	return l.MaxPerMinute
+}
+
+// bound returns how many calls the lane may have in flight in a process that may have so many.
+func (l *LaneConfig) bound(most int) int {
+	if l.MaxInFlight > 0 {
+		return min(most, l.MaxInFlight)
+	}
+	return most
 }
 
 // region returns the data region in which a call by this lane is sure to stay. Empty: none.

@@ -107,6 +107,7 @@ func (s *Set) grant(l *lane, w *waiter, now time.Time) {
 	s.remove(w)
 	l.inFlight++
 	s.inFlight++
+	l.called = now
 	l.pacer.Begin(now, s.more(l, now))
 	w.permit = &permit{set: s, lane: l, job: w.job, began: now, waited: now.Sub(w.since), epoch: l.breaker.begin(now)}
 	close(w.told)

@@ -22,6 +22,7 @@
 //
 // # What it does not do
 //
-// It knows no other worker: that pacers in several workers come to fair shares is the pacers' doing. It makes no calls of its own: a
+// It stores nothing and lists nothing: what it tells the other workers of its lanes, and hears of them, is carried by whoever calls [Set.Tell]
+// and [Set.Hear]. That pacers in several workers take turns and come to fair shares is the pacers' doing. It makes no calls of its own: a
 // broken lane is tried again with a job that waits. It does not plan batch jobs; their lanes are kept for whoever does.
 package lanes

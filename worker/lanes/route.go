@@ -92,7 +92,7 @@ func mismatch(l *lane, k class, storable bool) (d distance, why string) {
 		return lacksRegion, "is at " + l.cfg.Location
 	case k.strict() && l.region != k.region:
 		return lacksRegion, "goes to " + l.cfg.Host + ", which may be elsewhere"
-	case k.model.Sizes[k.size] == 0, len(l.cfg.Sizes) > 0 && !slices.Contains(l.cfg.Sizes, k.size):
+	case !has(k.model, k.size), len(l.cfg.Sizes) > 0 && !slices.Contains(l.cfg.Sizes, k.size):
 		return lacksSize, "does not serve that size"
 	case l.cfg.Tier == tierFlex && k.haste != relaxed:
 		return lacksTime, fmt.Sprintf("is flex, whose calls may take %d minutes", int(flexBound.Minutes()))
@@ -103,6 +103,12 @@ func mismatch(l *lane, k class, storable bool) (d distance, why string) {
 	default:
 		return serves, ""
 	}
+}
+
+// has reports whether a model makes images of a size. Its tokens don't tell: they are 0 where an image is paid by the piece.
+func has(m *jobs.Model, size string) bool {
+	_, ok := m.Sizes[size]
+	return ok
 }
 
 // option is one lane for a class of jobs.
@@ -151,7 +157,8 @@ func stepOf(cfg *Config, l *lane, k class) step {
 		s.price = *l.cfg.ImagePrice
 	default:
 		// Of the image alone: what the prompt adds is small, and is the same share of the price in each tier.
-		s.price = cfg.Catalogue.Cost(k.model, l.cfg.Tier, jobs.Usage{Image: int64(k.model.Sizes[k.size])})
+		image := (&jobs.Job{Model: k.model, Size: k.size}).WithImage(jobs.Usage{Image: int64(k.model.Sizes[k.size])})
+		s.price = cfg.Catalogue.Cost(k.model, l.cfg.Tier, image)
 	}
 	switch {
 	case k.strict() || l.cfg.Location == cfg.Prefer:

@@ -26,6 +26,9 @@ type Options struct {
 	// Storable reports whether a bucket for the assets of a data region is known. It must not block, and its answers must not change
 	// once Next has been called. Nil: those of Config.Buckets are known.
 	Storable func(region string) bool
+	// Worker is this worker's id. With it the worker shares its lanes with others, as far as they hear of each other by [Set.Tell] and
+	// [Set.Hear]; for the first seconds it waits until it has heard. Empty: each lane's pacer is on its own.
+	Worker string
 	// Seed varies the pauses, so that workers do not march in step. 0: drawn at random.
 	Seed uint64
 
@@ -65,19 +68,21 @@ type Set struct {
 
 var _ worker.Lanes = (*Set)(nil)
 
-// lane is a lane at work. The Set's lock guards it, but for cfg, region and spill, which never change.
+// lane is a lane at work. The Set's lock guards it, but for cfg, key, region and spill, which never change.
 type lane struct {
 	cfg      *LaneConfig
+	key      string // what all workers call it
 	region   string // in which its calls are sure to stay; empty: none
 	spill    time.Duration
 	max      int
 	pacer    pacer
 	breaker  breaker
 	inFlight int
-	shut     error  // why it takes no calls any more
-	trouble  error  // the latest error that the breaker counted
-	groups   []seat // of the groups with jobs that wait and that it serves
-	share    share  // of throttled calls
+	called   time.Time // when the last call began
+	shut     error     // why it takes no calls any more
+	trouble  error     // the latest error that the breaker counted
+	groups   []seat    // of the groups with jobs that wait and that it serves
+	share    share     // of throttled calls
 }
 
 // New returns the lanes of a configuration that [Parse] or [Default] made, and whose lanes all have a project.
@@ -99,7 +104,7 @@ func New(cfg *Config, opts Options) *Set {
 		opts.Seed = rand.Uint64()
 	}
 	if opts.newPacer == nil {
-		opts.newPacer = newPacer
+		opts.newPacer = s.pacerOf(opts.Worker)
 	}
 	var err error
 	if s.waited, err = simplelru.NewLRU[string, waited](waitedPerCall*s.max, nil); err != nil {
@@ -114,17 +119,21 @@ func New(cfg *Config, opts Options) *Set {
 	return s
 }
 
-func newPacer(l *LaneConfig, seed uint64, now time.Time) pacer {
-	return pace.New(pace.Config{MaxPerMinute: l.ceiling(), Seed: seed}, now)
+// pacerOf returns what makes the pacers of a worker: those that share, if it has an id.
+func (s *Set) pacerOf(id string) func(*LaneConfig, uint64, time.Time) pacer {
+	return func(l *LaneConfig, seed uint64, now time.Time) pacer {
+		cfg := pace.Config{MaxPerMinute: l.ceiling(), Seed: seed}
+		if id == "" {
+			return pace.New(cfg, now)
+		}
+		return pace.NewSharing(cfg, l.key(), id, l.bound(s.max), now)
+	}
 }
 
 func (s *Set) newLane(cfg *LaneConfig, opts Options, seed uint64, now time.Time) *lane {
 	l := &lane{
-		cfg: cfg, region: cfg.region(), spill: s.cfg.SpillAfter, max: s.max,
+		cfg: cfg, key: cfg.key(), region: cfg.region(), spill: s.cfg.SpillAfter, max: cfg.bound(s.max),
 		pacer: opts.newPacer(cfg, seed, now), breaker: breaker{jitter: rand.New(rand.NewPCG(opts.Seed, seed))},
-	}
-	if cfg.MaxInFlight > 0 {
-		l.max = min(l.max, cfg.MaxInFlight)
 	}
 	switch {
 	case cfg.SpillAfter != nil:

@@ -19,7 +19,8 @@ import (
 // object for deadAfter, without a gap, and seen no new generation. So nobody compares clocks: each measures a span by its own,
 // and it does not matter how far apart they are.
 const (
-	// beatEvery is far above Cloud Storage's limit of one write a second to an object, and costs nine cents a day and worker.
+	// beatEvery is far above Cloud Storage's limit of one write a second to an object, and costs nine cents a day and worker. The look
+	// at the others costs as much again.
 	beatEvery = 5 * time.Second
 	// beatTime bounds one beat, and one look at the others. Under load a small write can take seconds; one that takes longer than
 	// this is as good as missed.
@@ -141,7 +142,10 @@ func (l *Ledger) Beat(ctx context.Context) {
 	loops.Go(func() {
 		every(ctx, beatEvery, func(ctx context.Context) { loops.Go(func() { l.beat(ctx) }) })
 	})
-	loops.Go(func() { every(ctx, beatEvery, l.lookAround) })
+	loops.Go(func() {
+		l.awaitClock(ctx)
+		every(ctx, beatEvery, l.lookAround)
+	})
 	loops.Wait()
 	l.leave(context.WithoutCancel(ctx))
 }
@@ -166,9 +170,16 @@ func (l *Ledger) beat(ctx context.Context) {
 	defer cancel()
 	began := time.Now()
 	text := strconv.AppendInt(nil, began.Unix(), 10) // for people; nobody reads it
-	if _, err := gcs.Put(ctx, l.bucket.Object(workersPrefix+l.worker), "text/plain", text); err == nil {
-		l.pulse.beat(began)
+	w := l.bucket.Object(workersPrefix + l.worker).NewWriter(ctx)
+	w.ContentType = "text/plain"
+	w.ChunkSize = 0 // one request, as gcs.Put
+	l.tell(w)
+	_, err := w.Write(text)
+	if err := errors.Join(err, w.Close()); err != nil {
+		return
 	}
+	l.clock.add(began, time.Now(), w.Attrs().Updated)
+	l.pulse.beat(began)
 }
 
 // lookAround looks at all workers' objects. A look that fails leaves a gap.
@@ -177,20 +188,26 @@ func (l *Ledger) lookAround(ctx context.Context) {
 	defer cancel()
 	began := time.Now()
 	query := &storage.Query{Prefix: workersPrefix}
-	if err := query.SetAttrSelection([]string{"Name", "Generation"}); err != nil {
+	if err := query.SetAttrSelection([]string{"Name", "Generation", "Updated", "Metadata"}); err != nil {
 		panic(fmt.Sprintf("ledger: %v", err)) // the names are constants
 	}
 	found := map[string]int64{}
+	var said []Said
 	for it := l.bucket.Objects(ctx, query); ; {
 		attrs, err := it.Next()
 		if errors.Is(err, iterator.Done) {
 			l.peers.look(began, time.Now(), found)
+			l.hear(said)
 			return
 		}
 		if err != nil {
 			return
 		}
-		found[attrs.Name[len(workersPrefix):]] = attrs.Generation
+		id := attrs.Name[len(workersPrefix):]
+		found[id] = attrs.Generation
+		if text := attrs.Metadata[tellKey]; text != "" {
+			said = append(said, Said{id, attrs.Updated, text})
+		}
 	}
 }
 

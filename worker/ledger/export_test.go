@@ -55,3 +55,19 @@ func Gap(l *Ledger, by time.Duration) {
 	defer l.pulse.mu.Unlock()
 	l.pulse.last = l.pulse.last.Add(-by)
 }
+
+// Write is one that Cloud Storage stamped.
+type Write struct{ Began, Ended, Stamp time.Time }
+
+// Ahead returns how far ahead Cloud Storage's clock is taken to be at a local time after those writes.
+func Ahead(writes []Write, local time.Time) time.Duration {
+	var c clock
+	for _, w := range writes {
+		c.add(w.Began, w.Ended, w.Stamp)
+	}
+	stamp, known := c.at(local)
+	if !known {
+		return 0
+	}
+	return stamp.Sub(local)
+}

@@ -57,22 +57,37 @@ type Ledger struct {
 	worker string
 	pulse  pulse
 	peers  peers
+	clock  clock
+	// neighbours have something to tell the other workers; nil: nobody has.
+	neighbours Neighbours
+	// uploader writes the jobs' records; nil: the client does.
+	uploader *gcs.Uploader
 }
+
+// Option changes how a ledger works.
+type Option func(*Ledger)
+
+// WriteBy has the jobs' records written by an uploader, which costs less than the client's own writer.
+func WriteBy(u *gcs.Uploader) Option { return func(l *Ledger) { l.uploader = u } }
 
 // New returns the ledger in a bucket, for the worker of that id. The client's own retries are switched off for the ledger's
 // writes: a repeated conditional write needs to know of the first.
-func New(client *storage.Client, bucket, workerID string) *Ledger {
-	return &Ledger{
+func New(client *storage.Client, bucket, workerID string, options ...Option) *Ledger {
+	l := &Ledger{
 		bucket: client.Bucket(bucket).Retryer(storage.WithPolicy(storage.RetryNever)),
 		name:   bucket,
 		worker: workerID,
 		pulse:  newPulse(),
 	}
+	for _, o := range options {
+		o(l)
+	}
+	return l
 }
 
 // Check returns an error that says what to do when the bucket is missing or may not be used.
 func (l *Ledger) Check(ctx context.Context) error {
-	return gcs.Check(ctx, l.bucket, l.name, workBucketSetting)
+	return gcs.Check(ctx, l.bucket, l.name, workBucketSetting, "roles/storage.objectUser on it")
 }
 
 // objectName spreads jobs over 256 prefixes, since Cloud Storage splits its load by name.
@@ -248,7 +263,13 @@ func (l *Ledger) write(ctx context.Context, jobID string, r *record, cond storag
 	if err != nil {
 		return 0, err
 	}
-	return gcs.Put(ctx, l.bucket.Object(objectName(jobID)).If(cond), "application/json", data)
+	attrs, err := l.uploader.Write(ctx, l.bucket.Object(objectName(jobID)), cond, gcs.Upload{
+		ContentType: "application/json", Size: int64(len(data)), Open: func() io.Reader { return bytes.NewReader(data) },
+	})
+	if err != nil {
+		return 0, err
+	}
+	return attrs.Generation, nil
 }
 
 func (l *Ledger) read(ctx context.Context, jobID string) (*record, int64, error) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/assetmill/assetmill/internal/gcs"
 	"github.com/assetmill/assetmill/internal/gcs/gcstest"
 	"github.com/assetmill/assetmill/jobs"
 	"github.com/assetmill/assetmill/schemas"
@@ -19,23 +20,39 @@ import (
 
 const bucket = "work"
 
+// writers are the ways in which records are written, given where Cloud Storage is.
+var writers = map[string]func(base string) *gcs.Uploader{
+	"by the client":   func(string) *gcs.Uploader { return nil },
+	"by the uploader": func(base string) *gcs.Uploader { return gcs.NewUploader(http.DefaultClient, base) },
+}
+
 func TestLedgerOnCloudStorage(t *testing.T) {
-	client := gcstest.Open(t, bucket, nil)
-	workertest.LedgerSuite(t, func(t *testing.T, id string) worker.Ledger {
-		return workertest.Alive(t, ledger.New(client, bucket, id))
-	})
+	for name, writer := range writers {
+		t.Run(name, func(t *testing.T) {
+			client, base := gcstest.Start(t, bucket, nil)
+			workertest.LedgerSuite(t, func(t *testing.T, id string) worker.Ledger {
+				return workertest.Alive(t, ledger.New(client, bucket, id, ledger.WriteBy(writer(base))))
+			})
+		})
+	}
 }
 
 // The effect happens and its answer is lost: the most expensive kind of error, since whoever believes it asks again.
 func TestLostAnswersDoNotLoseTheClaim(t *testing.T) {
+	for name, writer := range writers {
+		t.Run(name, func(t *testing.T) { loseAnswers(t, writer) })
+	}
+}
+
+func loseAnswers(t *testing.T, writer func(base string) *gcs.Uploader) {
 	var writes atomic.Int32
-	client := gcstest.Open(t, bucket, func(r *http.Response) error {
+	client, base := gcstest.Start(t, bucket, func(r *http.Response) error {
 		if r.Request.Method == http.MethodPost && r.StatusCode == http.StatusOK && !strings.Contains(r.Request.URL.RawQuery, "workers") && writes.Add(1)%2 == 1 {
 			gcstest.Unavailable(r)
 		}
 		return nil
 	})
-	l := workertest.Alive(t, ledger.New(client, bucket, "w1"))
+	l := workertest.Alive(t, ledger.New(client, bucket, "w1", ledger.WriteBy(writer(base))))
 	s, err := l.Claim(t.Context(), "j", jobs.Digest{})
 	if err != nil || s.State != worker.Granted {
 		t.Fatalf("claim whose answer was lost: %+v, %v", s, err)
@@ -129,6 +146,11 @@ func TestCheckNamesTheMissingPermission(t *testing.T) {
 	err := ledger.New(client, bucket, "w1").Check(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "gs://work") || !strings.Contains(err.Error(), "roles/storage.objectUser") {
 		t.Errorf("a forbidden bucket: %v", err)
+	}
+	// Whoever submits may do less.
+	err = ledger.NewReceipts(client, bucket).Check(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "roles/storage.legacyBucketReader on it") || !strings.Contains(err.Error(), "roles/storage.objectUser on its managed folders submissions/ and control/") {
+		t.Errorf("a forbidden bucket of receipts: %v", err)
 	}
 }
 

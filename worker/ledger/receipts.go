@@ -24,9 +24,12 @@ func NewReceipts(client *storage.Client, bucket string) *Receipts {
 	return &Receipts{bucket: client.Bucket(bucket), name: bucket}
 }
 
+// receiptGrants are what whoever submits needs: to list the bucket, and to write what is theirs.
+const receiptGrants = "roles/storage.legacyBucketReader on it, and roles/storage.objectUser on its managed folders submissions/ and control/"
+
 // Check returns an error that says what to do when the bucket is missing or may not be used.
 func (r *Receipts) Check(ctx context.Context) error {
-	return gcs.Check(ctx, r.bucket, r.name, workBucketSetting)
+	return gcs.Check(ctx, r.bucket, r.name, workBucketSetting, receiptGrants)
 }
 
 func receiptName(submission string) string { return "submissions/" + submission + ".json" }

@@ -23,9 +23,18 @@ type BatchFormat struct {
 	maxImage int64 // maxImageBytes, but for tests
 }
 
-// NewBatchFormat returns a BatchFormat whose images are held within the budget.
+// maxBatchImages bounds the images of batches' outputs that are in memory at a time, in bytes, whatever the budget. They are there from their
+// first byte until they are stored, a tenth of a second or two: this many keep a network of a gigabit busy, and leave the rest to online calls,
+// which can't wait. A larger image passes alone.
+const maxBatchImages = 32 << 20
+
+// NewBatchFormat returns a BatchFormat whose images are held within a part of the budget. Without a budget it can make lines, and read none.
 func NewBatchFormat(budget *blob.Budget) *BatchFormat {
-	return &BatchFormat{budget: budget, maxImage: maxImageBytes}
+	f := &BatchFormat{maxImage: maxImageBytes}
+	if budget != nil {
+		f.budget = budget.Part(maxBatchImages)
+	}
+	return f
 }
 
 // batchRequest is the request of a row: the body of an online call, spelled as the SDK spells it.

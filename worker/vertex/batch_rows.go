@@ -15,6 +15,9 @@ import (
 const (
 	// rowsReadSize is the buffer of an output's reader: large enough for files, small enough to stay in the CPU's second-level cache.
 	rowsReadSize = 128 << 10
+	// rowsReadLeast is how much of it is filled before it is looked at, however little a connection gives at a time: a TLS record has 16 KB at most, and
+	// what is shorter than a step can't be raced through.
+	rowsReadLeast = 96 << 10
 	// rowsStepSize is how much is scanned at a time. It stays in the first-level cache, since it is looked at several times: for the line's
 	// end, for the string's, for escapes, and to be decoded.
 	rowsStepSize = 16 << 10
@@ -51,14 +54,11 @@ func (f *BatchFormat) Rows(ctx context.Context, r io.Reader, at, length int64, e
 	s.skip = at > 0
 	end := at + min(length, math.MaxInt64-at)
 	buf := make([]byte, rowsReadSize)
-	for empty := 0; ; empty++ {
+	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		n, readErr := r.Read(buf)
-		if n > 0 {
-			empty = 0
-		}
+		n, readErr := fill(r, buf)
 		over, err := s.write(buf[:n], end)
 		switch {
 		case err != nil || over:
@@ -66,14 +66,26 @@ func (f *BatchFormat) Rows(ctx context.Context, r io.Reader, at, length int64, e
 			return err
 		case readErr == io.EOF:
 			return s.finish()
-		case readErr == nil && empty == maxEmptyReads:
-			readErr = io.ErrNoProgress
-		}
-		if readErr != nil {
+		case readErr != nil:
 			s.drop()
 			return fmt.Errorf("read the output at byte %d: %w", s.place, readErr)
 		}
 	}
+}
+
+// fill reads until there is enough to look at, or an error.
+func fill(r io.Reader, buf []byte) (n int, err error) {
+	for empty := 0; n < rowsReadLeast && err == nil; {
+		var m int
+		m, err = r.Read(buf[n:])
+		n += m
+		if m > 0 {
+			empty = 0
+		} else if empty++; empty == maxEmptyReads && err == nil {
+			err = io.ErrNoProgress
+		}
+	}
+	return n, err
 }
 
 // rowScanner cuts a file into lines, and takes the image out of each as it arrives.

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -404,6 +405,40 @@ func TestRowsWaitForTheBudget(t *testing.T) {
 	}
 	all.Release()
 	checkFree(t, budget)
+}
+
+// However large the budget is and however slowly images are stored, those of outputs leave most of it to others.
+func TestRowsLeaveMostOfTheBudget(t *testing.T) {
+	t.Parallel()
+	const size, rows = 4 << 20, 12
+	line := rowOf(t, newJob(t, nil), "1", "2", candidate("STOP", "", inline("image/png", append(pngImage(t, 64, 64), make([]byte, size)...)))) + "\n"
+	synctest.Test(t, func(t *testing.T) {
+		budget := blob.NewBudget(256 << 20)
+		f := NewBatchFormat(budget)
+		stored, all := make(chan struct{}), make(chan error)
+		held := 0
+		go func() {
+			var storing sync.WaitGroup
+			err := f.Rows(t.Context(), strings.NewReader(strings.Repeat(line, rows)), 0, 1<<40, func(row worker.OutputRow) error {
+				held++
+				storing.Go(func() { <-stored; row.Answer.Image.Blob.Release() })
+				return nil
+			})
+			storing.Wait()
+			all <- err
+		}()
+		synctest.Wait()
+		if used := budget.Usage().Reserved; held < 4 || held == rows || used > maxBatchImages {
+			t.Errorf("%d images of %d are held, in %d bytes", held, rows, used)
+		}
+		close(stored)
+		if err := <-all; err != nil || held != rows {
+			t.Errorf("%d images of %d: %v", held, rows, err)
+		}
+		if used := budget.Usage().Reserved; used != 0 {
+			t.Errorf("%d bytes are still held", used)
+		}
+	})
 }
 
 // Many readers share a budget of a single image, and hand rows to others that take their time. None may wait for ever.

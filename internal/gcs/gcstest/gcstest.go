@@ -17,6 +17,13 @@ import (
 // change each answer after its effect has happened: the way to lose an answer.
 func Open(t *testing.T, bucket string, spoil func(*http.Response) error) *storage.Client {
 	t.Helper()
+	client, _ := Start(t, bucket, spoil)
+	return client
+}
+
+// Start is Open, and returns the base URL of the Cloud Storage as well.
+func Start(t *testing.T, bucket string, spoil func(*http.Response) error) (_ *storage.Client, base string) {
+	t.Helper()
 	server, err := fakestorage.NewServerWithOptions(fakestorage.Options{Scheme: "http", Host: "127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +43,7 @@ func Open(t *testing.T, bucket string, spoil func(*http.Response) error) *storag
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	return client
+	return client, front.URL
 }
 
 // Unavailable turns an answer into a 503.

@@ -69,7 +69,7 @@ func New(client *storage.Client, cfg Config) *Files {
 // Check returns an error that says what to do when the bucket is missing or may not be used. It learns where the bucket is, if this account
 // may know; if not, only jobs that may run anywhere go to batches.
 func (f *Files) Check(ctx context.Context) error {
-	if err := gcs.Check(ctx, f.writes, f.cfg.Bucket, setting); err != nil || f.cfg.AnyLocation {
+	if err := gcs.Check(ctx, f.writes, f.cfg.Bucket, setting, "roles/storage.objectUser on it"); err != nil || f.cfg.AnyLocation {
 		return err
 	}
 	attrs, err := f.reads.Attrs(ctx)

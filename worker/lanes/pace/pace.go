@@ -35,6 +35,14 @@ const (
 	repeatCut   = 0.05
 	maxCut      = 0.8
 	maxRepeats  = 4
+	// After fallRepeats such cuts of a rate that was tracked, which grew by less than
+	// trackGrowth from call to call, the quota has fallen, and nobody knows how far:
+	// what the last cut took too much is searched for.
+	fallRepeats = 2
+	trackGrowth = 0.01
+	// provenCalls is how many calls after the last cut show that the lane gave the
+	// rate. Fewer may have been luck.
+	provenCalls = 8
 
 	// calm is the growth below which a throttle is taken for a call that came a
 	// moment too early: it is tried again after retryAfterPart of an interval.
@@ -47,15 +55,23 @@ const (
 
 // The time between throttles that is aimed at. See [period].
 const (
-	basePeriod  = 20.0 // s; each halving of it doubles the throttled share
-	periodScale = 70.0 // s * (calls/s)^0.5; from 12 calls a second on the period falls
-	minPeriod   = 5.0  // s; a throttle may take 2 s to arrive
-	periodCalls = 6.0  // calls; fewer would throttle more than one in seven
+	basePeriod  = 20.0  // s; each halving of it doubles the throttled share
+	periodScale = 70.0  // s * (calls/s)^0.5; from 12 calls a second on the period falls
+	minPeriod   = 5.0   // s; a throttle may take 2 s to arrive
+	periodCalls = 50.0  // calls; on the way there and back it is one throttle in sixty
+	maxPeriod   = 150.0 // s; longer, and a rise goes unnoticed for longer than jobs wait
 
 	// A silence of lateAfter periods is longer than expected. From then on growth
-	// doubles each lateDoubling periods.
+	// doubles each lateDoubling periods, or, where these are long, each lateCalls calls
+	// but not sooner than each lateTime.
 	lateAfter    = 1.25
 	lateDoubling = 0.2
+	lateCalls    = 2.0
+	lateTime     = 2.0 // s
+	// Below slowRate calls a second that begins with a growth of at least lateGrowth a
+	// call: there are too few calls to begin with next to nothing.
+	slowRate   = 0.6
+	lateGrowth = 0.005
 )
 
 // Probing while everything is throttled.
@@ -88,9 +104,13 @@ const (
 	idleHalf  = time.Minute
 	// A call that was late, because timers are, lets the next one follow sooner by as
 	// much, up to catchUp and to catchUpPart of the interval: at 15,000 a minute the
-	// interval is 4 ms.
-	catchUp     = 0.002 // s
-	catchUpPart = 0.25
+	// interval is 4 ms. On a busy machine a timer is 10 ms late, which at ten calls a
+	// second is a tenth of the lane. Where the service keeps no more than one call, a
+	// call too soon is throttled; there it is tightCatchUp.
+	catchUp      = 0.010 // s
+	tightCatchUp = 0.002 // s
+	keepsOne     = 4.0   // calls a second up to which it keeps one
+	catchUpPart  = 0.25
 )
 
 // Config is what a [Limiter] may be told. The zero value paces a lane of which
@@ -169,8 +189,11 @@ func (l *Limiter) Begin(now time.Time, more bool) {
 	l.noisy = false
 	l.begun++
 	l.last = now
-	interval := 1 / l.rate
-	l.next = now.Add(seconds(interval - min(max(0, late.Seconds()), catchUp, catchUpPart*interval)))
+	interval, most := 1/l.rate, catchUp
+	if l.rate <= keepsOne {
+		most = tightCatchUp
+	}
+	l.next = now.Add(seconds(interval - min(max(0, late.Seconds()), most, catchUpPart*interval)))
 }
 
 // fade forgets what was learned before a time without calls.
@@ -187,7 +210,11 @@ func (l *Limiter) speed() float64 {
 	p := period(l.rate)
 	g := 0.5 / (p * p)
 	if late := l.quiet/p - lateAfter; late > 0 {
-		g = min(stepGrowth, g*math.Exp2(late/lateDoubling))
+		if l.rate < slowRate {
+			g = max(g, lateGrowth*l.rate)
+		}
+		doubling := min(lateDoubling*p, max(lateTime, lateCalls/l.rate))
+		g = min(stepGrowth, g*math.Exp2(late*p/doubling))
 	}
 	return min(max(g, l.growth), startGrowth, callGrowth*l.rate)
 }
@@ -195,7 +222,8 @@ func (l *Limiter) speed() float64 {
 // period is the time in seconds between two throttles that a worker aims at
 // while it makes rate calls a second.
 func period(rate float64) float64 {
-	return max(minPeriod, periodCalls/rate, min(basePeriod, periodScale/math.Sqrt(rate)))
+	aim := max(periodCalls/rate, min(basePeriod, periodScale/math.Sqrt(rate)))
+	return max(minPeriod, min(aim, maxPeriod))
 }
 
 // Accepted says that the service took the call that began then: any answer that
@@ -231,23 +259,40 @@ func (l *Limiter) Throttled(now, began time.Time, retryAfter time.Duration) {
 func (l *Limiter) slow(now, began time.Time) {
 	age := min(now.Sub(began).Seconds(), maxAge)
 	speed := l.speed()
-	depth := overshoot * math.Sqrt(speed/2)
-	if l.begun-l.rate*age <= repeatCalls {
-		l.repeats = min(l.repeats+1, maxRepeats)
-		depth = max(depth, repeatCut*float64(int(1)<<l.repeats))
-	} else {
-		l.repeats = 0
-	}
+	since := l.begun - l.rate*age // calls from the last cut to the one that was throttled
+	depth := l.depth(speed, since)
 	floor := l.floor(now)
-	rate := l.rate * math.Exp(-speed*age-min(depth, maxCut))
+	rate := l.rate * math.Exp(-speed*age-depth)
 	l.rate, l.growth = min(max(rate, floor), l.ceiling), speed/2
+	if l.repeats >= fallRepeats && speed < min(calm, trackGrowth*l.rate) {
+		// The growth whose overshoot is what was cut, halved as after any throttle.
+		l.growth = max(l.growth, min(startGrowth, depth*depth/(overshoot*overshoot)/2))
+	}
 	if rate <= floor {
 		l.growth = startGrowth // nothing is known any more
 	}
-	l.best = max(l.best, l.rate)
+	if since > provenCalls {
+		l.best = max(l.best, l.rate)
+	}
 	l.shift(now, began, speed)
 	l.quiet, l.begun, l.noisy = 0, 0, true
 	l.cut = now.Add(seconds(min(age, crowd)))
+}
+
+// depth is by how much the rate's logarithm is cut when it grew at that speed and
+// made so many calls since the last cut.
+func (l *Limiter) depth(speed, since float64) float64 {
+	// Where calls are few, the rate may have passed the quota anywhere between two.
+	depth := max(overshoot*math.Sqrt(speed/2), speed/l.rate)
+	l.repeats++
+	if since > repeatCalls {
+		l.repeats = 0
+	}
+	if l.repeats > 0 {
+		l.repeats = min(l.repeats, maxRepeats)
+		depth = max(depth, repeatCut*float64(int(1)<<l.repeats))
+	}
+	return min(depth, maxCut)
 }
 
 // floor is the slowest rate.
@@ -277,3 +322,24 @@ func (l *Limiter) shift(now, began time.Time, speed float64) {
 func (l *Limiter) Rate() float64 { return l.rate * 60 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// untouched is what begun counts from after resume: calls enough that the next
+// throttle is not taken for a repetition.
+const untouched = 1e6
+
+// resume goes on with what another worker has learned. The first call may begin
+// then.
+func (l *Limiter) resume(rate, growth, quiet float64, now, first time.Time) {
+	l.rate = min(max(rate, minFloor), l.ceiling)
+	l.growth, l.quiet = growth, quiet
+	l.next, l.last, l.told = first, first.Add(-seconds(1/l.rate)), first
+	if l.hush.After(l.next) {
+		l.next = l.hush
+	}
+	l.begun, l.repeats, l.noisy, l.sooner = untouched, 0, false, false
+	l.cut = now.Add(-1)
+	l.best = max(l.best, l.rate)
+}
+
+// resumed reports whether no call has begun since resume.
+func (l *Limiter) resumed() bool { return l.begun == untouched }

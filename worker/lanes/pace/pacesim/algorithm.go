@@ -9,8 +9,10 @@ import (
 // Algorithm is a way to pace the calls of a worker.
 type Algorithm struct {
 	Name string
-	// New makes the state of one worker, which has so many places for jobs.
-	New func(places int, seed uint64, now time.Time) Pacer
+	// New makes the state of the worker with that id, which has so many places for jobs.
+	New func(id string, places int, seed uint64, now time.Time) Pacer
+	// Places is how many places a worker has at least where the scenario does not say.
+	Places int
 	// Backoff lets each throttled job wait by itself before its next attempt, as
 	// Google advises: 1 s, doubled up to 60 s, with jitter. Without it the job is
 	// ready again at once and the algorithm alone decides when the next call begins.
@@ -33,18 +35,41 @@ type Rejecter interface {
 	Reject(now time.Time) bool
 }
 
-// Ours is the algorithm of package pace.
+// builtFor is how many calls in flight a worker is built for.
+const builtFor = 3200
+
+// Ours is package pace: workers that hear of each other and take turns. They have the places that workers have in production.
 func Ours() Algorithm {
-	return Algorithm{Name: "assetmill", New: func(_ int, seed uint64, now time.Time) Pacer {
-		return ours{pace.New(pace.Config{Seed: seed}, now)}
+	return Algorithm{Name: "assetmill", Places: builtFor, New: func(id string, places int, seed uint64, now time.Time) Pacer {
+		return sharing{pace.NewSharing(pace.Config{Seed: seed}, "lane", id, places, now)}
 	}}
 }
 
-type ours struct{ *pace.Limiter }
+// Apart is package pace with workers that do not know of each other.
+func Apart() Algorithm {
+	return Algorithm{Name: "apart", New: func(_ string, _ int, seed uint64, now time.Time) Pacer {
+		return limiter{pace.New(pace.Config{Seed: seed}, now)}
+	}}
+}
 
-func (o ours) Ready(now time.Time) (bool, time.Duration) {
-	d := o.Wait(now)
+type sharing struct{ *pace.Sharing }
+
+// Ready implements Pacer.
+func (s sharing) Ready(now time.Time) (bool, time.Duration) {
+	d := s.Wait(now)
 	return d == 0, d
 }
 
-func (o ours) Throttled(now, began time.Time) { o.Limiter.Throttled(now, began, 0) }
+// Throttled implements Pacer.
+func (s sharing) Throttled(now, began time.Time) { s.Sharing.Throttled(now, began, 0) }
+
+type limiter struct{ *pace.Limiter }
+
+// Ready implements Pacer.
+func (l limiter) Ready(now time.Time) (bool, time.Duration) {
+	d := l.Wait(now)
+	return d == 0, d
+}
+
+// Throttled implements Pacer.
+func (l limiter) Throttled(now, began time.Time) { l.Limiter.Throttled(now, began, 0) }

@@ -9,7 +9,9 @@
 // unused quota and at least one call, as internal/vertextest is; calls take a few
 // milliseconds to reach it, each its own time. A worker has a bounded number of
 // places for jobs; each place holds a job from its first attempt to its answer.
-// An [Algorithm] decides when a worker may begin a call.
+// An [Algorithm] decides when a worker may begin a call. Workers whose pacer is a
+// [Sharer] write reports and list them as package ledger does, and some of both
+// are late or lost.
 //
 // What the package is not: a model of sockets, of Pub/Sub, or of the worker.
 package pacesim

@@ -12,17 +12,17 @@ import (
 // all of them advise.
 func Rivals() []Algorithm {
 	return []Algorithm{
-		{Name: "backoff", Backoff: true, New: func(int, uint64, time.Time) Pacer { return backoff{} }},
-		{Name: "aimd", Backoff: true, New: func(places int, _ uint64, _ time.Time) Pacer {
+		{Name: "backoff", Backoff: true, New: func(string, int, uint64, time.Time) Pacer { return backoff{} }},
+		{Name: "aimd", Backoff: true, New: func(_ string, places int, _ uint64, _ time.Time) Pacer {
 			return &aimd{inFlight: inFlight{limit: 10, most: float64(places)}}
 		}},
-		{Name: "gradient2", Backoff: true, New: func(places int, _ uint64, _ time.Time) Pacer {
+		{Name: "gradient2", Backoff: true, New: func(_ string, places int, _ uint64, _ time.Time) Pacer {
 			return &gradient2{inFlight: inFlight{limit: 20, most: float64(places)}}
 		}},
-		{Name: "sre", Backoff: true, New: func(_ int, seed uint64, _ time.Time) Pacer {
+		{Name: "sre", Backoff: true, New: func(_ string, _ int, seed uint64, _ time.Time) Pacer {
 			return &sre{rng: rand.New(rand.NewPCG(seed, 0x737265))}
 		}},
-		{Name: "failsafe", Backoff: true, New: func(places int, _ uint64, _ time.Time) Pacer { return newFailsafe(places) }},
+		{Name: "failsafe", Backoff: true, New: func(_ string, places int, _ uint64, _ time.Time) Pacer { return newFailsafe(places) }},
 	}
 }
 

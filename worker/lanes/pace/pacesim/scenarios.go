@@ -41,6 +41,7 @@ func Kinds() []Kind {
 		{"growth", Growth},
 		{"joining", Joining},
 		{"idle", Idle},
+		{"killed", Killed},
 	}
 }
 
@@ -103,6 +104,16 @@ func Joining(workers int, perMinute float64) Scenario {
 	sc.From, sc.Until = map[int]time.Duration{}, map[int]time.Duration{}
 	for i := range more {
 		sc.From[i], sc.Until[i] = part, 2*part
+	}
+	return sc
+}
+
+// Killed has a fifth of the workers killed after a third of the time.
+func Killed(workers int, perMinute float64) Scenario {
+	sc := Steady(workers, perMinute)
+	sc.Killed, sc.Until = true, map[int]time.Duration{}
+	for i := range workers / 5 {
+		sc.Until[i] = part
 	}
 	return sc
 }

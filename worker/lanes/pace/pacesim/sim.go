@@ -1,6 +1,7 @@
 package pacesim
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"time"
@@ -32,6 +33,9 @@ type Scenario struct {
 	Jobs int
 	// Places for jobs in each worker. 0: twice what the highest quota needs.
 	Places int
+	// Killed lets workers that stop leave their last report behind.
+	Killed  bool
+	Reports Reports
 	// Phases in which fewer jobs arrive than the quota allows.
 	Phases []Phase
 }
@@ -51,6 +55,8 @@ const (
 	evStart          // a worker starts
 	evArrive         // a job arrives
 	evPhase          // a phase begins or ends
+	evReport         // a worker writes a report
+	evLook           // a worker lists the reports
 )
 
 type event struct {
@@ -70,6 +76,10 @@ type worker struct {
 	held   int     // places taken
 	ready  []int16 // held jobs whose back-off ended, by attempts so far
 	wake   time.Duration
+
+	id      string
+	clock   time.Duration // how far it takes the shared clock to be ahead
+	reports []written
 }
 
 type run struct {
@@ -89,11 +99,11 @@ type run struct {
 func Run(sc Scenario, alg Algorithm, seed uint64) *Result {
 	r := &run{
 		sc: &sc, alg: alg, service: newService(&sc, seed),
-		rng: rand.New(rand.NewPCG(seed, 0x70616365)), places: sc.places(),
+		rng: rand.New(rand.NewPCG(seed, 0x70616365)), places: sc.places(alg.Places),
 	}
 	r.out = newResult(&sc, alg.Name, r.service.capacity())
 	for i := range sc.Workers {
-		r.workers = append(r.workers, &worker{until: math.MaxInt64})
+		r.workers = append(r.workers, &worker{id: fmt.Sprintf("w%d", i), until: math.MaxInt64})
 		at := sc.From[i] + time.Duration(r.rng.Float64()*float64(sc.Stagger))
 		if u, ok := sc.Until[i]; ok {
 			r.workers[i].until = u
@@ -128,13 +138,21 @@ func (r *run) play(e event) {
 	switch e.kind {
 	case evStart:
 		w.active = true
-		w.pacer = r.alg.New(r.places, uint64(e.worker)+r.rng.Uint64(), r.clock(e.at))
+		w.pacer = r.alg.New(w.id, r.places, uint64(e.worker)+r.rng.Uint64(), r.clock(e.at))
 		w.jobs = math.MaxInt32
 		if r.sc.Jobs > 0 {
 			w.jobs = r.sc.Jobs / r.sc.Workers
 		}
 		if r.phase != nil {
 			w.jobs = 0
+		}
+		r.share(w, e)
+	case evReport:
+		r.report(w, e)
+		return
+	case evLook:
+		if !r.look(w, e) {
+			return
 		}
 	case evWake:
 		if e.at != w.wake {
@@ -271,8 +289,8 @@ func (r *run) between(b [2]time.Duration) time.Duration {
 	return b[0] + time.Duration(r.rng.Float64()*float64(b[1]-b[0]))
 }
 
-// places is how many jobs a worker holds at most.
-func (sc *Scenario) places() int {
+// places is how many jobs a worker holds at most, of an algorithm that is used with at least so many.
+func (sc *Scenario) places(least int) int {
 	if sc.Places > 0 {
 		return sc.Places
 	}
@@ -281,7 +299,7 @@ func (sc *Scenario) places() int {
 		highest = max(highest, s.PerMinute)
 	}
 	mean := (sc.Call[0] + sc.Call[1]).Seconds() / 2
-	return max(8, int(math.Ceil(2*highest/60*mean/float64(sc.Workers))))
+	return max(8, least, int(math.Ceil(2*highest/60*mean/float64(sc.Workers))))
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -15,55 +15,85 @@ func shorter(sc Scenario) Scenario {
 	return sc
 }
 
-// TestOurs holds the limiter to what docs/pacing.md promises, in the scenarios
-// that a short test has time for. The bounds leave room for other seeds.
+// bounds is what a run is held to. They leave room for other seeds.
+type bounds struct {
+	used, throttled float64
+	settled         time.Duration
+	spread          float64
+}
+
+func (b bounds) check(t *testing.T, r *Result) {
+	t.Helper()
+	spread, _ := r.Spread()
+	t.Logf("used %.3f, throttled %.4f, settled %v, spread %.2f", r.Used(), r.SteadyThrottled(), r.Settled(), spread)
+	if r.Used() < b.used {
+		t.Errorf("used %.3f of the quota, want %.3f", r.Used(), b.used)
+	}
+	if r.SteadyThrottled() > b.throttled {
+		t.Errorf("%.4f of the calls throttled, want at most %.4f", r.SteadyThrottled(), b.throttled)
+	}
+	if r.Settled() > b.settled {
+		t.Errorf("settled after %v, want %v", r.Settled(), b.settled)
+	}
+	if spread > b.spread {
+		t.Errorf("the busiest worker made %.2f times the calls of the idlest, want %.2f", spread, b.spread)
+	}
+}
+
+// TestOurs holds package pace to what docs/pacing.md promises, in the scenarios that a short test has time for.
 func TestOurs(t *testing.T) {
 	t.Parallel()
+	slowly := func(sc Scenario) Scenario {
+		sc.Reports.Every = 15 * time.Second
+		return sc
+	}
+	small := func(sc Scenario) Scenario {
+		sc.Places = 64
+		return sc
+	}
 	tests := []struct {
-		name            string
-		sc              Scenario
-		used, throttled float64
-		settled         time.Duration
-		spread          float64
+		name string
+		sc   Scenario
+		bounds
 	}{
-		{"one worker", Steady(1, 600), 0.98, 0.01, 15 * time.Second, 1},
-		{"one worker, few calls", Steady(1, 60), 0.93, 0.05, 30 * time.Second, 1},
-		{"one worker, very few calls", Steady(1, 20), 0.92, 0.15, time.Minute, 1},
-		{"one worker, many calls", shorter(Steady(1, 15000)), 0.96, 0.01, 30 * time.Second, 1},
-		{"twice and half", Stepped(1, 300, 2), 0.95, 0.01, time.Minute, 1},
-		{"ten times and a tenth", Stepped(1, 300, 10), 0.90, 0.015, 90 * time.Second, 1},
-		{"outage", Outage(1, 600), 0.96, 0.01, time.Minute, 1},
-		{"noise", Noisy(1, 600), 0.97, 0.015, time.Minute, 1},
-		{"late throttles", Late(1, 600), 0.92, 0.03, 90 * time.Second, 1},
-		{"bounded growth", Growth(1, 600), 0.90, 0.015, 3 * time.Minute, 1},
-		{"little demand", Idle(1, 600), 0.98, 0.01, 15 * time.Second, 1},
-		{"five workers", Steady(5, 3000), 0.98, 0.015, 15 * time.Second, 1.8},
-		{"five workers, steps", Stepped(5, 1500, 2), 0.96, 0.02, time.Minute, 3},
-		{"five workers, outage", Outage(5, 3000), 0.96, 0.015, time.Minute, 3},
-		{"twenty workers", Staggered(20, 3000), 0.97, 0.04, time.Minute, 2.2},
-		{"twenty workers, many calls", shorter(Staggered(20, 15000)), 0.96, 0.015, time.Minute, 3},
-		{"a hundred workers", shorter(Steady(100, 15000)), 0.97, 0.05, time.Minute, 4},
+		{"one worker", Steady(1, 600), bounds{0.98, 0.01, 15 * time.Second, 1}},
+		{"one worker, few calls", Steady(1, 60), bounds{0.94, 0.04, 30 * time.Second, 1}},
+		{"one worker, very few calls", Steady(1, 20), bounds{0.92, 0.08, time.Minute, 1}},
+		{"one worker, many calls", shorter(Steady(1, 15000)), bounds{0.96, 0.01, 30 * time.Second, 1}},
+		{"twice and half", Stepped(1, 300, 2), bounds{0.95, 0.012, time.Minute, 1}},
+		{"ten times and a tenth", Stepped(1, 300, 10), bounds{0.90, 0.015, 90 * time.Second, 1}},
+		{"outage", Outage(1, 600), bounds{0.96, 0.01, time.Minute, 1}},
+		{"noise", Noisy(1, 600), bounds{0.96, 0.015, time.Minute, 1}},
+		{"late throttles", Late(1, 600), bounds{0.90, 0.03, 90 * time.Second, 1}},
+		{"bounded growth", Growth(1, 600), bounds{0.88, 0.015, 3 * time.Minute, 1}},
+		{"little demand", Idle(1, 600), bounds{0.97, 0.01, 15 * time.Second, 1}},
+		{"five workers", Steady(5, 3000), bounds{0.98, 0.02, 15 * time.Second, 1.4}},
+		{"five workers, few calls", Steady(5, 60), bounds{0.9, 0.05, 2 * time.Minute, 1.3}},
+		{"five workers, outage", Outage(5, 600), bounds{0.95, 0.025, time.Minute, 1.5}},
+		{"five workers, one is killed", Killed(5, 600), bounds{0.95, 0.025, time.Minute, 1.5}},
+		{"twenty workers", Staggered(20, 3000), bounds{0.97, 0.025, time.Minute, 1.4}},
+		{"twenty workers, few calls", Steady(20, 600), bounds{0.96, 0.025, 2 * time.Minute, 1.5}},
+		{"twenty workers, steps", Stepped(20, 300, 2), bounds{0.92, 0.025, 90 * time.Second, 4}},
+		{"twenty workers, old reports", slowly(Steady(20, 600)), bounds{0.9, 0.04, 5 * time.Minute, 4}},
+		{"twenty small workers", small(Steady(20, 600)), bounds{0.65, 0.1, 2 * time.Minute, 2}},
+		{"a hundred workers", shorter(Steady(100, 3000)), bounds{0.95, 0.03, 2 * time.Minute, 8}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			r := Run(tt.sc, Ours(), 1)
-			spread, _ := r.Spread()
-			t.Logf("used %.3f, throttled %.4f, settled %v, spread %.2f", r.Used(), r.SteadyThrottled(), r.Settled(), spread)
-			if r.Used() < tt.used {
-				t.Errorf("used %.3f of the quota, want %.3f", r.Used(), tt.used)
-			}
-			if r.SteadyThrottled() > tt.throttled {
-				t.Errorf("%.4f of the calls throttled, want at most %.4f", r.SteadyThrottled(), tt.throttled)
-			}
-			if r.Settled() > tt.settled {
-				t.Errorf("settled after %v, want %v", r.Settled(), tt.settled)
-			}
-			if spread > tt.spread {
-				t.Errorf("the busiest worker made %.2f times the calls of the idlest, want %.2f", spread, tt.spread)
-			}
+			tt.check(t, Run(tt.sc, Ours(), 1))
 		})
 	}
+}
+
+// Without reports, as where listing is denied, workers share as well as those can that do not know of each other.
+func TestApart(t *testing.T) {
+	t.Parallel()
+	denied := shorter(Staggered(20, 3000))
+	denied.Reports.None = true
+	want := bounds{0.96, 0.05, time.Minute, 5}
+	want.check(t, Run(denied, Ours(), 1))
+	want.check(t, Run(shorter(Staggered(20, 3000)), Apart(), 1))
 }
 
 // seven to twenty seconds is how long the calls of the uploads take.
@@ -144,7 +174,7 @@ func (greedy) Ready(time.Time) (bool, time.Duration) { return true, 0 }
 
 func TestServiceGivesItsQuota(t *testing.T) {
 	t.Parallel()
-	greed := Algorithm{Name: "greedy", Backoff: true, New: func(int, uint64, time.Time) Pacer { return greedy{} }}
+	greed := Algorithm{Name: "greedy", Backoff: true, New: func(string, int, uint64, time.Time) Pacer { return greedy{} }}
 	for _, q := range []float64{5, 60, 600, 3000} {
 		r := Run(shorter(Steady(20, q)), greed, 1)
 		if most := 1 + (1+q/240)/(10*q); r.Used() > most+0.001 {

@@ -1,0 +1,6 @@
+package gcs
+
+import "time"
+
+// SetTimeout bounds each request of an uploader.
+func SetTimeout(u *Uploader, d time.Duration) { u.timeout = d }

@@ -100,25 +100,29 @@ unit:
 	  plain=$$(grep ' $(EMULATOR)' <<<"$$tests" | sed 's/\.test .*//' || true); \
 	  race=$$(grep -v ' $(EMULATOR)' <<<"$$tests" | sed 's/\.test .*//' || true); \
 	  echo '-- with the race detector'; go test -race $$race; \
-	  echo '-- those that link the BigQuery emulator (RACE=$(RACE))'; go test $(if $(filter all,$(RACE)),-race) $$plain
+	  echo '-- those that link the BigQuery emulator (RACE=$(RACE))'; go test $(if $(filter all,$(RACE)),-race) $$plain; \
+	  echo '-- the simulation once more without it, with all seeds and every deliberate breakage'; go test ./worker/workertest
 
-# What the simulated day is made of. With SEEDS, that many short days are simulated instead, from SEED on, each with other kinds of faults.
+# What the simulated day is made of. `make simulate JOBS=1500000 BATCH=0.85` has more than 1.2 million batch jobs (4 GB, 7 min of CPU).
+# With SEEDS, that many short days are simulated instead, from SEED on, each with other kinds of faults.
 SEED ?= 1
 SEEDS ?= 0
 JOBS ?= 1200000
 HOURS ?= 24
 WORKERS ?= 20
+# Share of the jobs that are of mode batch.
+BATCH ?= 0.5
 CONCURRENCY ?= 64
 # The kinds of faults, as a number; empty for all. A failed day prints its own.
 FAULTS ?=
 
 .PHONY: simulate
-simulate: go ## Simulate a day of 1.2 million jobs on which everything breaks, and print its books: make simulate [SEED=n JOBS=n HOURS=n WORKERS=n] [SEEDS=n]
+simulate: go ## Simulate a day of 1.2 million jobs on which everything breaks, and print its books: make simulate [SEED=n JOBS=n BATCH=share HOURS=n WORKERS=n] [SEEDS=n]
 	@if (( $(SEEDS) )); then \
 	  go test ./worker/workertest -count=1 -timeout 6h -run '^TestShortDays$$' -day.seed=$(SEED) -day.seeds=$(SEEDS); \
 	else \
 	  go test ./worker/workertest -count=1 -timeout 6h -run '^TestTheDay$$' -v -day.seed=$(SEED) -day.jobs=$(JOBS) -day.hours=$(HOURS) \
-	    -day.workers=$(WORKERS) -day.concurrency=$(CONCURRENCY) $(if $(FAULTS),-day.faults=$(FAULTS)); \
+	    -day.workers=$(WORKERS) -day.concurrency=$(CONCURRENCY) -day.batch=$(BATCH) $(if $(FAULTS),-day.faults=$(FAULTS)); \
 	fi
 
 .PHONY: torture

@@ -3,6 +3,7 @@
 //
 //	localcloud serve        runs it in the foreground until Ctrl-C (make local)
 //	localcloud run          runs it, a worker and one submission, then stops all of them (make run)
+//	localcloud check        reads all pictures back and compares the prompt that each shows with its job's
 //
 // Exit codes: 0 success, 1 failure, 2 wrong usage, 3 invalid rows in the CSV file (run).
 package main
@@ -62,7 +63,7 @@ func newCommand() *cobra.Command {
 		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newServeCommand(), newRunCommand())
+	root.AddCommand(newServeCommand(), newRunCommand(), newCheckCommand())
 	return root
 }
 

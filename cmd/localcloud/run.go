@@ -30,8 +30,9 @@ func newRunCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run --csv FILE [-- FLAGS OF assetmill submit]",
 		Short: "Send a CSV file through the local cloud and a worker, then stop both",
-		Long: `Starts the local cloud, a worker, and the submission of one CSV file; shows its progress; waits until every job has ended; says where
-the images are; stops what it started. Exits with 0 only if every job succeeded or was refused.
+		Long: `Starts the local cloud, a worker, and the submission of one CSV file; shows its progress; waits until every job has ended; reads all
+pictures back and compares the prompt that each shows with its job's; says where the images are; stops what it started. Exits with 0 only if
+every job succeeded or was refused, and every picture is its job's.
 
 All state stays in DIR: the same file again makes no new call. The defaults make the simulated model far faster than the real one.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -64,11 +65,18 @@ func run(ctx context.Context, out io.Writer, flags *runFlags, extra []string) er
 	}
 	began := time.Now()
 	err = sendThrough(stop, out, childEnv(cloud), bin, flags, extra)
+	took := time.Since(began)
 	stats := cloud.Vertex().Stats()
 	calls := stats.Images + stats.Refused
+	checked := "not, since it was stopped"
+	if stop.ctx.Err() == nil {
+		var wrong error
+		checked, wrong = check(stop.ctx, cloud)
+		err = errors.Join(err, wrong)
+	}
 	err = errors.Join(err, cloud.Close())
 	if err == nil || calls > 0 { // else there is nothing to show
-		conclude(out, cloud, bin, flags, calls, time.Since(began))
+		conclude(out, cloud, bin, flags, calls, took, checked)
 	}
 	return err
 }
@@ -147,9 +155,10 @@ func findAssetmill(given string) (string, error) {
 	return path, nil
 }
 
-func conclude(out io.Writer, cloud *localcloud.Cloud, bin string, flags *runFlags, calls int64, took time.Duration) {
+func conclude(out io.Writer, cloud *localcloud.Cloud, bin string, flags *runFlags, calls int64, took time.Duration, checked string) {
 	fmt.Fprintf(out, `
   Images       %s/
+  Checked      %s
   Model calls  %d in this run, %s; all: %s
   Worker log   %s
 
@@ -159,7 +168,7 @@ Ask what was made: make local, and in another terminal
   %s query 'SELECT outcome, reason, COUNT(*) AS jobs, SUM(cost_usd) AS usd FROM generations GROUP BY outcome, reason'
 
 `,
-		cloud.AssetsDir(), calls, took.Round(100*time.Millisecond), cloud.CallLog(),
+		cloud.AssetsDir(), checked, calls, took.Round(100*time.Millisecond), cloud.CallLog(),
 		filepath.Join(flags.dir, "worker.log"), shellPath(cloud.EnvFile()), relative(bin))
 }
 

@@ -18,7 +18,7 @@
 //
 // What differs from Google Cloud, besides what packages vertextest and localbq say of themselves: there are no permissions;
 // Cloud Storage has no lifecycle rules, no versions, no preconditions on reads and deletions, no objects that share their name
-// with a folder, and no name with a part longer than 255 bytes; listing reads a whole bucket. Pub/Sub's stand-in speaks gRPC
+// with a folder, and no name with a part longer than 255 bytes; a list of a whole bucket, or with a delimiter, reads all of it. Pub/Sub's stand-in speaks gRPC
 // only (not the REST API that gcloud uses), ignores retry policies, delivers one message for each stream every 10 ms, and
 // forgets its messages when it stops.
 package localcloud

@@ -42,8 +42,8 @@ type pubsubServer struct {
 	served chan error
 }
 
-// startPubSub serves Pub/Sub; wall is the time of day.
-func startPubSub(l net.Listener, wall func() time.Time) *pubsubServer {
+// NewPubSub starts pstest and has it keep its messages for a week, as Pub/Sub does. wall is the time of day.
+func NewPubSub(wall func() time.Time) *pstest.Server {
 	clock := &leaseClock{wall: wall, topics: map[string]bool{}}
 	fake := pstest.NewServer(
 		pstest.ServerReactorOption{FuncName: "CreateTopic", Reactor: reaction(clock.created)},
@@ -51,6 +51,12 @@ func startPubSub(l net.Listener, wall func() time.Time) *pubsubServer {
 		pstest.ServerReactorOption{FuncName: "Publish", Reactor: reaction(clock.publishing)},
 	)
 	fake.SetTimeNowFunc(clock.now)
+	return fake
+}
+
+// startPubSub serves Pub/Sub; wall is the time of day.
+func startPubSub(l net.Listener, wall func() time.Time) *pubsubServer {
+	fake := NewPubSub(wall)
 	s := &pubsubServer{
 		fake:   fake,
 		front:  grpc.NewServer(grpc.MaxRecvMsgSize(maxReceiveBytes), grpc.UnaryInterceptor(refuseLarge)),

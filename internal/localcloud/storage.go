@@ -1,6 +1,7 @@
 package localcloud
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ func startStorage(l net.Listener, root, overflow string) (*storageServer, error)
 	}
 	s := &storageServer{fake: fake, addr: addr, root: root, spool: overflow + "-spool", served: make(chan error, 1)}
 	s.front = &http.Server{
-		Handler:           &storageFront{next: fake.HTTPHandler(), host: addr, overflow: overflowStore{dir: overflow}},
+		Handler:           &storageFront{next: fake.HTTPHandler(), host: addr, root: root, overflow: overflowStore{dir: overflow}},
 		ReadHeaderTimeout: time.Minute,
 		ErrorLog:          log.New(io.Discard, "", 0), // clients that break off are no news
 	}
@@ -108,44 +109,53 @@ func (s *storageServer) exists(_ context.Context, bucket, object string) (bool, 
 //   - keeps an object's metadata in an attribute of its file, where ext4 has room for 4 KB and Cloud Storage allows 8; a write
 //     that doesn't fit is answered as a 500, which clients repeat for ever;
 //   - joins object names to paths without a look at what is in them;
+//   - reads a whole bucket to list one folder of it;
 //   - copies an object over another whatever the request's precondition says;
 //   - does not know the JSON API without its prefix, where the Node client looks for it when STORAGE_EMULATOR_HOST is set.
 type storageFront struct {
 	next     http.Handler
 	host     string
+	root     string // of the buckets
 	overflow overflowStore
 	copying  sync.Mutex // held while a copy that must not overwrite looks and then copies
 }
 
 // has reports whether there is an object, named as in the paths of the JSON API.
 func (f *storageFront) has(r *http.Request, target string) bool {
-	look, err := http.NewRequestWithContext(r.Context(), http.MethodGet, "http://"+f.host+"/storage/v1/"+escaped(target), nil)
-	if err != nil {
-		return false // no such name can be an object's
-	}
-	answer := statusWriter{header: http.Header{}}
-	f.next.ServeHTTP(&answer, look)
-	return answer.status == http.StatusOK
+	status, _ := f.ask(r, target)
+	return status == http.StatusOK
 }
 
-// statusWriter keeps an answer's status.
-type statusWriter struct {
+// ask returns what the server says of an object, named as in the paths of the JSON API.
+func (f *storageFront) ask(r *http.Request, target string) (status int, description []byte) {
+	look, err := http.NewRequestWithContext(r.Context(), http.MethodGet, "http://"+f.host+"/storage/v1/"+escaped(target), nil)
+	if err != nil {
+		return http.StatusNotFound, nil // no such name can be an object's
+	}
+	answer := keepingWriter{header: http.Header{}}
+	f.next.ServeHTTP(&answer, look)
+	return answer.status, answer.body.Bytes()
+}
+
+// keepingWriter keeps an answer.
+type keepingWriter struct {
 	header http.Header
 	status int
+	body   bytes.Buffer
 }
 
 // Header implements http.ResponseWriter.
-func (w *statusWriter) Header() http.Header { return w.header }
+func (w *keepingWriter) Header() http.Header { return w.header }
 
 // WriteHeader implements http.ResponseWriter.
-func (w *statusWriter) WriteHeader(status int) { w.status = status }
+func (w *keepingWriter) WriteHeader(status int) { w.status = status }
 
 // Write implements http.ResponseWriter.
-func (w *statusWriter) Write(p []byte) (int, error) {
+func (w *keepingWriter) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	return len(p), nil
+	return w.body.Write(p)
 }
 
 // escaped is `b/<bucket>/o/<object>` as a path holds it.
@@ -181,7 +191,9 @@ func (f *storageFront) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	out := &expandingWriter{ResponseWriter: w, overflow: f.overflow, resource: isResource(r)}
-	f.next.ServeHTTP(out, r)
+	if !f.list(out, r) {
+		f.next.ServeHTTP(out, r)
+	}
 	out.finish()
 }
 

@@ -33,6 +33,9 @@ const startLimit = 2 * time.Minute
 type cloudConfig struct {
 	Dir      string
 	Min, Max time.Duration // of a call
+	// BatchTime is how long a batch prediction job waits, and then runs. ShardRows is how many rows each of its output files takes; 0: all.
+	BatchTime time.Duration
+	ShardRows int
 }
 
 // serveCloud is the main function of a cloud's process.
@@ -55,6 +58,7 @@ func serveCloud(text string) error {
 			PlainPictures: true,
 			BillAbandoned: true, // a client that dies does not stop the real model either
 			VaryRepeats:   true, // a second picture in the place of the first must show
+			Batch:         vertextest.Batch{Pending: cfg.BatchTime, Running: cfg.BatchTime, ShardRows: cfg.ShardRows, SpoolDir: filepath.Dir(cfg.Dir)},
 		},
 	})
 	if err != nil {
@@ -79,11 +83,18 @@ type cloud struct {
 // startCloud runs a cloud and waits until it answers.
 func startCloud(t *testing.T, dir, name string, p plan, prefix ...string) *cloud {
 	t.Helper()
+	return startCloudAs(t, dir, name, cloudConfig{Min: p.latency - p.spread, Max: p.latency + p.spread}, prefix...)
+}
+
+// startCloudAs is startCloud with a configuration, whose folder it chooses.
+func startCloudAs(t *testing.T, dir, name string, settings cloudConfig, prefix ...string) *cloud {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := json.Marshal(cloudConfig{filepath.Join(dir, name), p.latency - p.spread, p.latency + p.spread})
+	settings.Dir = filepath.Join(dir, name)
+	cfg, err := json.Marshal(settings)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,10 @@
 //	the queue      what is still on the subscription
 //	the ledger     which claims a worker held when it was killed: only these jobs may be paid twice
 //
+// For batches, the prompts tell the model which rows to make twice, or not at all, or damaged, and so it is known of each job what must be billed and what the
+// batches must count; there is no tolerance. Each worker has a front of its own before Cloud Storage and Vertex, which holds it at a call
+// that it makes: there it is killed, so that it dies at the same place in each run. There is one place for each step of a batch.
+//
 // `make test` runs small versions side by side; `make torture` runs the sizes of the promises one after the other and prints the
 // figures.
 //

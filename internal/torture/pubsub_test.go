@@ -6,11 +6,14 @@ import (
 	"context"
 	"net"
 	"sync"
+	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"cloud.google.com/go/pubsub/v2/pstest"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/assetmill/assetmill/internal/localcloud"
 )
 
 // startPubSub serves a Pub/Sub that keeps to each stream's bound of outstanding messages, as the real one does. pstest alone
@@ -21,7 +24,7 @@ func startPubSub() (addr string, stop func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	fake := pstest.NewServer()
+	fake := localcloud.NewPubSub(time.Now)
 	f := &flowServer{GServer: &fake.GServer, holders: map[string]*flowStream{}}
 	front := grpc.NewServer()
 	pubsubpb.RegisterPublisherServer(front, f.GServer)

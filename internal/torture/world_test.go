@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,11 +27,12 @@ import (
 )
 
 const (
-	submissionID = "torture"
+	submissionID = "torture" // and the beginning of more of them
 	// drainLimit bounds a worker's stop: its grace comes on top.
 	drainLimit = 20 * time.Second
-	// commandLimit bounds one command of assetmill.
+	// commandLimit bounds one command of assetmill, and jobLimit is added for each job: what is asked of lineage is asked of all rows.
 	commandLimit = 2 * time.Minute
+	jobLimit     = 10 * time.Millisecond
 )
 
 // plan is the size of a scenario.
@@ -50,6 +52,7 @@ type world struct {
 	env     []string
 	prefix  []string // before every worker's command line
 	csv     string
+	sent    []string          // submissions
 	jobs    map[string]string // the hash of each prompt: its job
 	workers []*workerProcess
 	began   time.Time
@@ -76,7 +79,7 @@ func emptyWorld(t *testing.T, p plan, prefix ...string) *world {
 	w := &world{
 		t: t, plan: p, dir: scratch(t), prefix: prefix, exposed: map[string]bool{}, jobs: map[string]string{}, load: loadAverage(),
 	}
-	w.writeCSV()
+	w.writeCSV(func(i int) string { return fmt.Sprintf("picture %05d of the scenario %s", i, t.Name()) })
 	return w
 }
 
@@ -88,24 +91,30 @@ func (w *world) setEnv(vars map[string]string) {
 }
 
 // writeCSV makes as many jobs as planned, each with a prompt of its own.
-func (w *world) writeCSV() {
+func (w *world) writeCSV(promptOf func(i int) string) {
+	w.csv = w.writeRows("jobs.csv", 0, w.plan.jobs, promptOf)
+}
+
+// writeRows makes a file of the jobs from one number to before another.
+func (w *world) writeRows(name string, from, to int, promptOf func(i int) string) (path string) {
 	var text strings.Builder
 	text.WriteString("id,prompt\n")
-	for i := range w.plan.jobs {
-		id, prompt := fmt.Sprintf("t-%05d", i), fmt.Sprintf("picture %05d of the scenario %s", i, w.t.Name())
+	for i := from; i < to; i++ {
+		id, prompt := fmt.Sprintf("t-%05d", i), promptOf(i)
 		fmt.Fprintf(&text, "%s,%s\n", id, prompt)
 		sum := sha256.Sum256([]byte(prompt))
 		w.jobs[hex.EncodeToString(sum[:])] = id
 	}
-	w.csv = filepath.Join(w.dir, "jobs.csv")
-	if err := os.WriteFile(w.csv, []byte(text.String()), 0o600); err != nil {
+	path = filepath.Join(w.dir, name)
+	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
+	return path
 }
 
 // run runs one command of assetmill to its end.
 func (w *world) run(args ...string) (stdout string, err error) {
-	ctx, cancel := context.WithTimeout(w.t.Context(), commandLimit)
+	ctx, cancel := context.WithTimeout(w.t.Context(), commandLimit+time.Duration(w.plan.jobs)*jobLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	var errs bytes.Buffer
@@ -121,7 +130,13 @@ func (w *world) run(args ...string) (stdout string, err error) {
 // submit publishes the CSV file and returns how many jobs went out.
 func (w *world) submit() int {
 	w.t.Helper()
-	out, err := w.run("submit", w.csv, "--submission", submissionID, "--campaign", submissionID, "--json")
+	return w.submitAs(w.csv, submissionID)
+}
+
+// submitAs publishes a file as a submission.
+func (w *world) submitAs(file, submission string, more ...string) int {
+	w.t.Helper()
+	out, err := w.run(append([]string{"submit", file, "--submission", submission, "--campaign", submissionID, "--json"}, more...)...)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -132,6 +147,9 @@ func (w *world) submit() int {
 		w.t.Fatalf("%v in %s", err, out)
 	}
 	n, _ := strconv.Atoi(receipt.Published.String())
+	if !slices.Contains(w.sent, submission) {
+		w.sent = append(w.sent, submission)
+	}
 	if w.began.IsZero() {
 		w.began = time.Now()
 	}
@@ -167,9 +185,15 @@ type workerProcess struct {
 // startWorker runs one more worker and returns when it works.
 func (w *world) startWorker(grace time.Duration) *workerProcess {
 	w.t.Helper()
+	return w.startWorkerAs(grace, w.env)
+}
+
+// startWorkerAs is startWorker with an environment, and more of a command line.
+func (w *world) startWorkerAs(grace time.Duration, env []string, more ...string) *workerProcess {
+	w.t.Helper()
 	name := fmt.Sprintf("worker-%d", len(w.workers)+1)
 	argv := append(append([]string{}, w.prefix...), binary, "worker", "--concurrency", strconv.Itoa(w.plan.concurrency), "--grace", grace.String())
-	k := &workerProcess{w: w, grace: grace, process: start(w.t, name, filepath.Join(w.dir, name+".log"), w.env, argv...)}
+	k := &workerProcess{w: w, grace: grace, process: start(w.t, name, filepath.Join(w.dir, name+".log"), env, append(argv, more...)...)}
 	w.workers = append(w.workers, k)
 	eventually(w.t, startLimit, 20*time.Millisecond, name+" works", func() bool {
 		if k.hasEnded() {
@@ -313,16 +337,26 @@ func (w *world) killWorker(k *workerProcess) *harm {
 func (w *world) awaitEnd() {
 	w.t.Helper()
 	every := 2 * time.Second
+	if w.plan.jobs > 10_000 {
+		every = 15 * time.Second // the question itself takes the local cloud seconds
+	}
 	var last string
+	left := slices.Clone(w.sent)
 	ok := within(w.plan.limit, every, func() bool {
-		out, err := w.run("status", submissionID, "--json")
-		var status struct{ Complete bool }
-		if err != nil || json.Unmarshal([]byte(out), &status) != nil {
-			last = fmt.Sprint(err)
-			return false
+		for len(left) > 0 {
+			out, err := w.run("status", left[0], "--json")
+			var status struct{ Complete bool }
+			if err != nil || json.Unmarshal([]byte(out), &status) != nil {
+				last = fmt.Sprint(err)
+				return false
+			}
+			last = out
+			if !status.Complete {
+				return false
+			}
+			left = left[1:]
 		}
-		last = out
-		return status.Complete
+		return true
 	})
 	if !ok {
 		w.t.Errorf("not every job has ended after %s: %s", w.plan.limit, last)

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/assetmill/assetmill/jobs"
@@ -20,6 +21,7 @@ const (
 	rightRow     = "I4 right row"
 	firstWrite   = "I5 first write wins"
 	bounded      = "I6 bounded"
+	residency    = "I7 residency"
 	verbatim     = "I8 bytes verbatim"
 	controlled   = "controls are obeyed"
 )
@@ -37,21 +39,46 @@ const (
 	ByStop               // its process was told to stop, and the call outlasted the grace, or its image could not be stored in time
 	ByNoAnswer           // the answer broke off or never came
 	ByUselessImage       // the answer held no usable image
+	ByLostRow            // a batch's output did not have the row
+	ByDamagedRow         // a batch's output had it damaged
+	BySecondRow          // a batch's output had it twice, and Vertex billed both
+	// Swapped is no loss: the image went to a job of the same batch with an equal request, whose own row was lost.
+	Swapped
 	causes
 )
 
-var causeNames = [causes]string{"none", "kill", "freeze", "partition", "silence", "stop", "no answer", "useless answer"}
+var causeNames = [causes]string{
+	"none", "kill", "freeze", "partition", "silence", "stop", "no answer", "useless answer", "lost row", "damaged row", "second row", "swapped",
+}
 
 // String returns the cause in a word or two.
 func (c Cause) String() string { return causeNames[c] }
 
 // call is one paid call, by the model's own account.
 type call struct {
-	process int32
+	process int32 // or, below 0, a batch
 	earlier int32 // the call for the same job before it; -1: none
 	crc     uint32
 	fate    fate
 	cause   Cause
+	used    bool // whether its image is stored
+}
+
+// caller returns the process that made a call, or nil and the batch that did.
+func (a *audit) caller(c *call) (*process, *simBatch) {
+	if c.process < 0 {
+		return nil, a.s.batches.byNumber(-c.process)
+	}
+	return a.s.processes[c.process], nil
+}
+
+// name is who made a call.
+func (a *audit) name(c *call) string {
+	p, b := a.caller(c)
+	if p == nil {
+		return "batch " + b.id
+	}
+	return p.name
 }
 
 // truth is what the checkers know of one job, from what they saw at the services. They never ask a worker.
@@ -62,17 +89,20 @@ type truth struct {
 	rowCRC     uint32
 	rows       uint16
 	paid       uint8
-	asked      uint8 // calls that count against the bound
-	askedHold  uint8 // of these, in the present claim
-	excused    uint8 // calls that nobody can have counted
-	takenOver  bool  // whether the present claim was taken over
-	adoptable  bool  // whether an image was there when it was
+	asked      uint8  // calls that count against the bound
+	askedHold  uint8  // of these, in the present claim
+	excused    uint8  // calls that nobody can have counted
+	takenOver  bool   // whether the present claim was taken over
+	adoptable  bool   // whether an image was there when it was
+	claimedAt  uint32 // milliseconds: the present claim
+	toldAt     uint32 // likewise: the latest answer to a paid call, or the news that there is none
 	accepted   bool
 	done       bool
 	announced  bool
 	dead       bool
 	outcome    jobs.Outcome
 	objectSeen bool
+	batch      int32 // the latest sealed one
 }
 
 // life is what the checkers know of a process. Guarded by sim.mu.
@@ -82,6 +112,10 @@ type life struct {
 	freezes                []span
 	requests               uint64
 	inFlight               int
+	denied                 int    // calls that were denied
+	alarmed                bool   // whether somebody is about to restart it
+	permits                int    // to call
+	pauses                 []span // that lanes asked for, by lane
 	images                 map[*worker.Image]int64
 	imageBytes             int64
 	open                   map[int]struct{} // jobs with a paid call whose end is not recorded
@@ -102,6 +136,7 @@ type audit struct {
 	violations []string
 	reported   map[string]int // by kind of violation
 	broken     int
+	enough     bool // whether what was looked for was reported
 }
 
 type invalidEnd struct{ row, event bool }
@@ -111,6 +146,7 @@ const maxViolations = 3
 
 func (a *audit) violate(invariant, format string, args ...any) {
 	a.broken++
+	a.enough = a.enough || a.s.cfg.until != "" && strings.Contains(fmt.Sprintf(format, args...), a.s.cfg.until)
 	if a.reported[invariant+format]++; a.reported[invariant+format] <= maxViolations {
 		a.violations = append(a.violations, fmt.Sprintf("%s at %s: %s", invariant, a.s.now().Round(time.Millisecond), fmt.Sprintf(format, args...)))
 	}
@@ -170,19 +206,25 @@ func (a *audit) recorded(n int, old, next *record) {
 	}
 	switch next.state {
 	case claimed:
+		if b := a.s.batches.byNumber(old.batch); old.state == claimed && b != nil && !b.seal.Void {
+			a.violate(payOnce, "%s took %s over from batch %s, which is not void", holder.name, jobID(n), b.id)
+		}
 		if old.state == claimed {
 			a.takenOver(n, a.s.processes[old.holder], holder)
 		}
-		t.takenOver, t.askedHold = old.state == claimed, 0
+		t.takenOver, t.askedHold, t.claimedAt = old.state == claimed, 0, a.s.millis()
 	case released:
 		delete(holder.life.open, n)
+		a.freed(n, old, holder)
 	case done:
-		if old.state != claimed || old.holder != next.holder {
+		if old.state != claimed || old.holder != next.holder && !a.s.batches.sealed(old.batch) {
 			a.violate(payOnce, "%s ended %s without holding it", holder.name, jobID(n))
 		}
 		t.done = true
 		for c := t.last; c >= 0; c = a.calls[c].earlier {
-			delete(a.s.processes[a.calls[c].process].life.open, n)
+			if p, _ := a.caller(&a.calls[c]); p != nil {
+				delete(p.life.open, n)
+			}
 		}
 	}
 }
@@ -268,8 +310,8 @@ func meetsAny(all []span, from, to time.Duration) bool {
 // excuse names the cause of a paid call that did not end its job.
 func (a *audit) excuse(c *call, n int, cause Cause) {
 	c.cause = cause
-	p := a.s.processes[c.process]
-	if cause != ByKill {
+	p, _ := a.caller(c)
+	if cause != ByKill || p == nil {
 		return
 	}
 	p.life.paidTwice++
@@ -314,7 +356,7 @@ func (a *audit) history(n int) string {
 	text := ""
 	for i := a.truth[n].last; i >= 0; i = a.calls[i].earlier {
 		c := a.calls[i]
-		text += fmt.Sprintf(" by %s, %s, %s;", a.s.processes[c.process].name, fateNames[c.fate], c.cause)
+		text += fmt.Sprintf(" by %s, %s, %s;", a.name(&c), fateNames[c.fate], c.cause)
 	}
 	return text
 }
@@ -341,57 +383,106 @@ func (a *audit) checkClaim(p *process, n int, now *call) {
 	if t.adoptable {
 		a.violate(payOnce, "%s pays for %s although the image that a dead worker stored is there", p.name, jobID(n))
 	}
-	if a.s.objects[n].generation != 0 {
-		a.s.books.PaidBesideStored++
-	}
+	a.checkNothingThere(p, n)
 	for i := t.last; i >= 0; i = a.calls[i].earlier {
 		if c := &a.calls[i]; c.cause == noCause {
-			a.excuse(c, n, a.superseded(p, n, c))
+			a.excuse(c, n, a.superseded(p.name, n, c))
 		}
 	}
 }
 
 var stateNames = [...]string{none: "unclaimed", claimed: "claimed", released: "released", done: "done"}
 
-// superseded says why a call did not end the job that p now calls for, and was not taken over.
-func (a *audit) superseded(p *process, n int, c *call) Cause {
-	q := a.s.processes[c.process]
+// superseded says why a call did not end the job that by now calls for, and was not taken over.
+func (a *audit) superseded(by string, n int, c *call) Cause {
+	p, b := a.caller(c)
 	switch {
 	case c.fate == truncated || c.fate == hung:
 		return ByNoAnswer
-	case c.fate == useless:
+	case c.fate == useless || c.fate == unwritten:
 		return ByUselessImage
-	case (c.fate == cut || c.fate == delivered) && q.life.stopping:
+	case c.fate == missingRow:
+		return ByLostRow
+	case c.fate == damagedRow:
+		return ByDamagedRow
+	case b == nil && (c.fate == cut || c.fate == delivered) && p.life.stopping:
 		return ByStop
+	case b != nil && a.swapped(n, b, c):
+		return Swapped
 	case c.fate == refused:
-		a.violate(payOnce, "%s calls for %s, which was refused", p.name, jobID(n))
+		a.violate(payOnce, "%s calls for %s, which was refused", by, jobID(n))
 	case c.fate == underway:
-		a.violate(payOnce, "%s calls for %s while %s does", p.name, jobID(n), q.name)
+		a.violate(payOnce, "%s calls for %s while %s does", by, jobID(n), a.name(c))
 	default:
-		a.violate(payOnce, "%s calls for %s, which %s was paid and answered for", p.name, jobID(n), q.name)
+		a.violate(payOnce, "%s calls for %s, which %s was paid and answered for", by, jobID(n), a.name(c))
 	}
 	return noCause
+}
+
+// swapped reports whether the answer of a row went to the job with the equal request: lines without labels are anybody's.
+func (a *audit) swapped(n int, b *simBatch, c *call) bool {
+	twin := twinOf(n)
+	if twin == n || twin >= a.s.cfg.Jobs || a.truth[twin].batch != b.number || !a.truth[twin].done {
+		return false
+	}
+	return c.fate == refused || a.s.objects[twin].crc == c.crc
+}
+
+// checkNothingThere holds a call to what can be known when it begins: whether an image that is paid for is in the bucket. Who gets a claim
+// for a job that was called before, or loses an answer, can look for it; so an image that was there by then need not be bought again.
+func (a *audit) checkNothingThere(p *process, n int) {
+	t := &a.truth[n]
+	looked := max(t.claimedAt, t.toldAt)
+	images := []object{a.s.objects[n]}
+	for _, w := range a.s.written[n] {
+		images = append(images, w.object)
+	}
+	beside := false
+	for _, o := range images {
+		if o.generation == 0 {
+			continue
+		}
+		beside = true
+		if t.last >= 0 && o.at < looked {
+			a.violate(payOnce, "%s pays for %s although an image of it was in the bucket %d ms before it could look", p.name, jobID(n), looked-o.at)
+			return
+		}
+	}
+	if beside {
+		a.s.books.PaidBesideStored++
+	}
 }
 
 // checkControl holds a call to what the owner wanted when p asked, which was just before it asked whether it holds the job.
 func (a *audit) checkControl(p *process, n int) {
 	asked := p.life.confirmed[n].Sub(a.s.began)
-	if a.s.wish(a.s.submission(n), asked-controlAge-longestAnswer) == worker.Cancel {
+	before, submission := asked-controlAge-longestAnswer, a.s.submission(n)
+	switch wish := a.s.wish(submission, before); {
+	case wish == worker.Cancel:
 		a.violate(controlled, "%s calls for %s, whose submission was cancelled", p.name, jobID(n))
+	case wish == worker.Pause && a.s.wish(submission, asked) == worker.Pause:
+		a.violate(controlled, "%s calls for %s, whose submission is paused", p.name, jobID(n))
 	}
 }
 
-// answered sees the answer of a paid call arrive in its process.
-func (a *audit) answered(p *process, n, number int, end fate, image *worker.Image) {
+// callOf returns the place of a job's call among all calls.
+func (a *audit) callOf(n, number int) int32 {
 	t := &a.truth[n]
 	i := t.last
 	for range int(t.paid) - number {
 		i = a.calls[i].earlier
 	}
-	c := &a.calls[i]
+	return i
+}
+
+// answered sees the answer of a paid call arrive in its process.
+func (a *audit) answered(p *process, n, number int, end fate, image *worker.Image) {
+	t := &a.truth[n]
+	c := &a.calls[a.callOf(n, number)]
 	c.fate = end
 	a.s.books.Fates[end]++
 	p.life.inFlight--
+	t.toldAt = a.s.millis()
 	if end != delivered && end != refused {
 		delete(p.life.open, n)
 	}
@@ -425,16 +516,38 @@ func (a *audit) stored(n int, o object, content []byte) {
 	t.objectSeen = true
 	a.s.books.Stored++
 	id, hash, ok := pictureOf(content)
-	if want := sha256.Sum256([]byte(prompt(n))); !ok || id != jobID(n) || hash != hex.EncodeToString(want[:]) {
+	if want := sha256.Sum256([]byte(prompt(n))); !ok || !a.mayBeOf(n, id) || hash != hex.EncodeToString(want[:]) {
 		a.violate(rightRow, "under the name of %s is stored an image of %q", jobID(n), id)
 		return
 	}
-	for i := t.last; i >= 0; i = a.calls[i].earlier {
-		if a.calls[i].crc == o.crc {
-			return
+	if want := a.s.region(n); n < a.s.cfg.Jobs && o.place.region() != want {
+		a.violate(residency, "the image of %s, which belongs in %s, is stored in %s", jobID(n), want, o.place.region())
+	}
+	if id != jobID(n) {
+		n = twinOf(n)
+	}
+	for i := a.truth[n].last; i >= 0; i = a.calls[i].earlier {
+		c := &a.calls[i]
+		if c.crc != o.crc {
+			continue
 		}
+		if c.used {
+			a.violate(rightRow, "the image of one call for %s is stored for two jobs", jobID(n))
+		}
+		c.used = true
+		return
 	}
 	a.violate(verbatim, "the stored bytes of %s are those of no answer that the model gave", jobID(n))
+}
+
+// mayBeOf reports whether an image that names a job may be stored for job n: it names n, or a job of the same batch with an equal request,
+// whose answer had no labels to tell it from n's.
+func (a *audit) mayBeOf(n int, id string) bool {
+	if id == jobID(n) {
+		return true
+	}
+	twin := twinOf(n)
+	return id == jobID(twin) && twin < a.s.cfg.Jobs && a.truth[n].batch != 0 && a.truth[n].batch == a.truth[twin].batch
 }
 
 // ---- rows, events, verdicts
@@ -457,6 +570,11 @@ func (a *audit) rowAppended(row *schemas.GenerationRow, encoded []byte) {
 	}
 	t.rows++
 	t.rowHash, t.outcome = hash, jobs.Outcome(row.GetOutcome())
+	if t.rows == 1 {
+		a.endedBy(row)
+		wait := &a.s.books.LongestWait[topicOf(a.s.mode(n))]
+		*wait = max(*wait, a.s.now()-a.s.firstPublished(n))
+	}
 	if why := a.wrongRow(n, row); why != "" {
 		a.violate(rightRow, "the row of %s, %s/%s: %s", jobID(n), row.GetOutcome(), row.GetReason(), why)
 	}
@@ -464,6 +582,9 @@ func (a *audit) rowAppended(row *schemas.GenerationRow, encoded []byte) {
 		return
 	}
 	o := a.s.objects[n]
+	if placeOf(row.GetAssetUri()) != o.place {
+		a.violate(firstWrite, "the row of %s says that its image is at %s, which is elsewhere", jobID(n), row.GetAssetUri())
+	}
 	if row.GetAssetCrc32C() != worker.EncodeCRC32C(o.crc) || row.GetAssetBytes() != int64(o.size) || row.GetAssetGeneration() != o.generation {
 		a.violate(firstWrite, "the row of %s has generation %d with checksum %s, and stored is %d with %s", jobID(n),
 			row.GetAssetGeneration(), row.GetAssetCrc32C(), o.generation, worker.EncodeCRC32C(o.crc))
@@ -487,7 +608,7 @@ func (a *audit) wrongRow(n int, row *schemas.GenerationRow) string {
 		return "the model refuses for another reason, or not at all"
 	case reason == jobs.ReasonRejected && !s.rejected(n):
 		return "the service does not reject it"
-	case reason == jobs.ReasonCancelled && s.wish(s.submission(n), s.now()) != worker.Cancel:
+	case reason == jobs.ReasonCancelled && s.wish(s.submission(n), s.now()) != worker.Cancel && !s.dropped(row.GetBatchId()):
 		return "nobody cancelled it"
 	case reason == jobs.ReasonAttemptsExhausted && row.GetAttempts() < worker.MaxCalls:
 		return fmt.Sprintf("only %d attempts", row.GetAttempts())
@@ -511,10 +632,13 @@ func (a *audit) announced(r *schemas.JobResult) {
 	}
 }
 
-func (a *audit) buried(m int, reason jobs.Reason, d *jobs.Delivery) {
+func (a *audit) buried(p *process, m int, reason jobs.Reason, d *jobs.Delivery) {
 	a.s.books.DeadLetters++
 	a.buriedAs[m] = reason
 	msg := &a.s.queue.messages[m]
+	if msg.kind == valid && reason == jobs.ReasonNoLane && !a.s.laneless(int(msg.job)) {
+		a.turnedAway(p, msg)
+	}
 	if msg.kind != valid && string(d.Data) != string(a.s.data(msg, 0)) {
 		a.violate(conservation, "the dead letter of %s is not its message", d.ID)
 	}
@@ -522,6 +646,10 @@ func (a *audit) buried(m int, reason jobs.Reason, d *jobs.Delivery) {
 
 // settled sees a verdict that lets a message go.
 func (a *audit) settled(m int, msg *message, v jobs.Verdict) {
+	if msg.topic == handoffs {
+		a.handoffSettled(a.s.batches.handoffs[msg.job], v)
+		return
+	}
 	if msg.kind != valid {
 		e := a.invalid[a.s.invalidID(m, msg)]
 		if _, buried := a.buriedAs[m]; v.Action != jobs.Dead || !buried || !e.row || !e.event {
@@ -532,10 +660,18 @@ func (a *audit) settled(m int, msg *message, v jobs.Verdict) {
 	n := int(msg.job)
 	t := &a.truth[n]
 	switch {
+	case v.Action == jobs.Dead && v.Reason == jobs.ReasonNoLane && a.s.laneless(n):
+		if t.dead = true; !t.announced {
+			a.violate(ackLast, "%s was given up before that was announced", jobID(n))
+		}
+	case v.Action == jobs.Dead && v.Reason == jobs.ReasonNoLane: // its owner sends it again
 	case v.Action == jobs.Dead && v.Reason == jobs.ReasonRowRefused && a.s.rowRefused(n) && t.done:
 		t.dead = true
 	case v.Action == jobs.Dead:
 		a.violate(conservation, "%s was given up for %s", jobID(n), v.Reason)
+	case msg.topic == batchJobs && t.batch != 0: // the batch has it now, or has had it
+	case !t.done && msg.topic == batchJobs && a.s.bucket.records[n].batch != 0:
+		a.violate(ackLast, "%s was acknowledged before its batch was sealed", jobID(n))
 	case !t.done:
 		a.violate(ackLast, "%s was acknowledged before its end was in the ledger", jobID(n))
 	case t.rows == 0:
@@ -553,9 +689,10 @@ func (a *audit) close() {
 	for m := range s.queue.messages {
 		if s.queue.messages[m].state == open {
 			s.books.Pending++
-			a.violate(conservation, "message %s of %s is still not settled", messageID(m), jobID(int(s.queue.messages[m].job)))
+			a.violate(conservation, "message %s of %s is still not settled", messageID(m), s.about(m))
 		}
 	}
+	a.closeBatches()
 	for n := range a.truth {
 		t := &a.truth[n]
 		switch {
@@ -564,19 +701,29 @@ func (a *audit) close() {
 			s.books.Outcomes[t.outcome]++
 			s.books.Jobs++
 		case t.dead:
-			s.books.RowsRefused++
 			s.books.Jobs++
+			if s.laneless(n) {
+				s.books.Laneless++
+			} else {
+				s.books.RowsRefused++
+			}
 		default:
 			a.violate(conservation, "%s was accepted and has vanished", jobID(n))
+		}
+		if t.accepted && n < s.cfg.Jobs && s.mode(n) == jobs.Batch {
+			s.books.BatchMode++
 		}
 		if t.rows > 0 && t.outcome == jobs.Succeeded && t.rowCRC != s.objects[n].crc {
 			a.violate(firstWrite, "the stored image of %s is no longer the one in its row", jobID(n))
 		}
 		without := 0
 		for i := t.last; i >= 0; i = a.calls[i].earlier {
-			if c := a.calls[i]; c.cause != noCause {
+			switch c := a.calls[i]; {
+			case c.cause != noCause:
 				s.books.PaidTwice[c.cause]++
-			} else {
+			case t.done && (c.fate == missingRow || c.fate == damagedRow):
+				s.books.PaidTwice[ByLostRow]++ // the job got an image that was made for another
+			default:
 				without++
 			}
 		}

@@ -8,22 +8,38 @@ import (
 	"sync"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"github.com/assetmill/assetmill/worker"
 )
 
 var (
-	seeds       = flag.Int("day.seeds", 20, "short days to simulate, one for each seed")
+	seeds       = flag.Int("day.seeds", defaultSeeds, "short days to simulate, one for each seed")
 	seed        = flag.Uint64("day.seed", 1, "seed of the day, or the first one of short days")
 	dayJobs     = flag.Int("day.jobs", 0, "jobs of the whole day; 0: the whole day is not simulated")
 	dayHours    = flag.Int("day.hours", 24, "hours of the whole day")
 	dayWorkers  = flag.Int("day.workers", 20, "workers of the whole day")
 	concurrency = flag.Int("day.concurrency", 64, "messages that each worker handles at a time on the whole day")
 	harsh       = flag.Bool("day.harsh", false, "make the short days harsher than any real one")
+	dayBatch    = flag.Float64("day.batch", 0.5, "share of the whole day's jobs that are of mode batch")
+	dayLog      = flag.Bool("day.log", false, "print the workers' log; the clock is virtual")
 	dayFaults   = flag.Uint("day.faults", uint(AllFaults), "kinds of faults of the whole day, as a number")
 )
 
+// logger prints what workers log, if it is wanted.
+func logger() *zap.Logger {
+	if !*dayLog {
+		return zap.NewNop()
+	}
+	c := zap.NewDevelopmentConfig()
+	c.DisableCaller, c.DisableStacktrace = true, true
+	return zap.Must(c.Build())
+}
+
 func short(seed uint64) Config {
-	return Config{Seed: seed, Jobs: 300, Hours: 2, Workers: 4, Concurrency: 8, Faults: Swarm(seed)}
+	// A quarter of the days have no batches, and a quarter nothing else.
+	batch := []float64{0, 0.3, 0.6, 1}[seed%4]
+	return Config{Seed: seed, Jobs: 300, Hours: 2, Workers: 4, Concurrency: 8, Faults: Swarm(seed), Batch: batch, Log: logger()}
 }
 
 // Many short days, each with other kinds of faults.
@@ -47,7 +63,12 @@ func TestTheDay(t *testing.T) {
 	if *dayJobs == 0 {
 		t.Skip("run it with: make simulate")
 	}
-	cfg := Config{Seed: *seed, Jobs: *dayJobs, Hours: *dayHours, Workers: *dayWorkers, Concurrency: *concurrency, Faults: Faults(*dayFaults)}
+	cfg := Config{
+		Seed: *seed, Jobs: *dayJobs, Hours: *dayHours, Workers: *dayWorkers, Concurrency: *concurrency, Faults: Faults(*dayFaults), Batch: *dayBatch, Log: logger(),
+		Progress: func(hour, settled, accepted int) {
+			fmt.Printf("hour %2d: %d of %d messages settled\n", hour, settled, accepted)
+		},
+	}
 	books, err := Run(t, cfg)
 	books.Print(os.Stdout)
 	if err != nil {
@@ -78,8 +99,8 @@ func TestSimulatedPortsKeepTheirContracts(t *testing.T) {
 
 // Without kills, freezes, stops and unclear answers nothing is paid twice, whatever else breaks.
 func TestNothingIsPaidTwiceWithoutACause(t *testing.T) {
-	const harmless = AllFaults &^ (Kill | Freeze | Stop | Partition | Denied | Outage | Hang | Truncate | UselessAnswer)
-	for i := range uint64(4) {
+	const harmless = AllFaults &^ (Kill | Freeze | Stop | Partition | Denied | Outage | Hang | Truncate | UselessAnswer | BatchRows)
+	for i := range uint64(defaultSeeds / 4) {
 		cfg := short(100 + i)
 		cfg.Faults = harmless
 		books, err := Run(t, cfg)

@@ -36,8 +36,15 @@ const (
 	Denied                              // a worker's permission to call the model is gone: it stops by itself
 	RowRefused                          // lineage can never store some row
 	Control                             // submissions are paused, resumed and cancelled
+	LaneDenied                          // one lane is denied to everybody for a while
+	LaneDown                            // one lane fails, or can't be reached, for a while
+	LateWrite                           // a model that writes its image itself does so only after its answer
+	BatchRows                           // rows of a batch's output are missing, twice there, failed, damaged, mislabelled, or of no job of it
+	BatchEnds                           // batches hang in Vertex's queue, expire, fail, or end in part
+	BatchCreate                         // Vertex refuses batches, or creates them without an answer
+	BatchWish                           // batches are cancelled, by their owners or by others
 
-	lastFault = Control
+	lastFault = BatchWish
 )
 
 // AllFaults has every kind.
@@ -46,7 +53,7 @@ const AllFaults = lastFault<<1 - 1
 var faultNames = []string{
 	"fail-before", "lost-answer", "slow-answer", "outage", "lost-ack", "duplicate-delivery", "reorder", "duplicate-publish", "reupload",
 	"bad-message", "kill", "freeze", "stop", "partition", "skew", "throttle", "model-error", "hang", "truncate", "useless-answer", "damage",
-	"denied", "row-refused", "control",
+	"denied", "row-refused", "control", "lane-denied", "lane-down", "late-write", "batch-rows", "batch-ends", "batch-create", "batch-wish",
 }
 
 // String returns the kinds' names.
@@ -107,6 +114,9 @@ const (
 	saltImage
 	saltPause
 	saltSkew
+	saltWrite
+	saltBatch
+	saltRow
 )
 
 // bits is SplitMix64's finaliser over the words.
@@ -138,6 +148,7 @@ const (
 	svcAssets
 	svcRows
 	svcModel
+	svcBatch // of Vertex
 	services
 )
 
@@ -159,7 +170,7 @@ type event struct {
 // plan is everything that is fixed before the day begins.
 type plan struct {
 	outages [services][]span
-	storms  []span
+	lanes   []lanePlan
 	slots   [][]event
 	uploads []upload
 	paused  []wish
@@ -198,10 +209,7 @@ func (cfg Config) plan() *plan {
 			p.outages[svc] = []span{{from, from + length}}
 		}
 	}
-	for range stormsPerDay {
-		from := time.Duration(r.Float64() * float64(day))
-		p.storms = append(p.storms, span{from, from + min(10*time.Minute, day/40)})
-	}
+	cfg.planLanes(r, p)
 	for slot := range p.slots {
 		p.slots[slot] = cfg.slotEvents(r)
 	}

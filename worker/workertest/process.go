@@ -10,6 +10,7 @@ import (
 
 	"github.com/assetmill/assetmill/internal/blob"
 	"github.com/assetmill/assetmill/worker"
+	"github.com/assetmill/assetmill/worker/lanes"
 )
 
 // Errors of requests. Only errUnavailable may pass by itself.
@@ -35,6 +36,8 @@ type process struct {
 	hurry  chan struct{}
 	killed chan struct{}
 	ended  chan error
+	gone   chan struct{} // closed when it has ended
+	lanes  *lanes.Set
 
 	ports portState
 
@@ -44,6 +47,7 @@ type process struct {
 	deniedUntil time.Time
 	life        life // what the checkers know of it
 	leased      map[int]int
+	held        [topics]int // messages in hand
 }
 
 type partition struct {
@@ -56,9 +60,10 @@ func (s *sim) newProcess(slot int) *process {
 	id := len(s.processes)
 	p := &process{
 		sim: s, id: id, name: fmt.Sprintf("w%d-%d", slot, id), hurry: make(chan struct{}), killed: make(chan struct{}),
-		ended: make(chan error, 1), budget: blob.NewBudget(s.cfg.budgetBytes()), leased: map[int]int{},
+		ended: make(chan error, 1), gone: make(chan struct{}), budget: blob.NewBudget(s.cfg.budgetBytes()), leased: map[int]int{},
 	}
 	p.ports = newPortState()
+	p.lanes = lanes.New(s.lanes, lanes.Options{Log: p.log(), MaxInFlight: s.cfg.Concurrency, Seed: s.dice.bits(saltQuota, uint64(id), 1) | 1})
 	if s.cfg.sabotage == boundlessImages {
 		p.budget = blob.NewBudget(1 << 30)
 	}
@@ -72,19 +77,27 @@ func (s *sim) newProcess(slot int) *process {
 	return p
 }
 
+func (p *process) log() *zap.Logger { return p.sim.cfg.Log.With(zap.String("worker", p.name)) }
+
 // run begins the process's life.
 func (p *process) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
 	s := p.sim
-	w := worker.New(worker.Config{ID: p.name, Version: "simulated", Catalogue: s.catalogue, Log: zap.NewNop(), Hurry: p.hurry}, worker.Ports{
-		Queue: subscriber{p}, Controls: controls{p}, Ledger: watched{p, newLedgerPort(p)}, Lanes: &Lanes{Lane: simulatedLane}, Model: model{p},
+	log := p.log()
+	ledger := watched{newLedgerPort(p)}
+	var w *worker.Worker
+	beside := p.serveBatches(func() *worker.Worker { return w }, ledger, log)
+	w = worker.New(worker.Config{ID: p.name, Version: "simulated", Catalogue: s.catalogue, Log: log, Hurry: p.hurry, Beside: beside}, worker.Ports{
+		Queue: subscriber{p, onlineJobs, s.cfg.Concurrency}, Controls: controls{p}, Ledger: ledger,
+		Lanes: guarded{p, brokenLanes{p, p.lanes}}, Model: model{p},
 		Assets: assets{p}, Lineage: rows{p}, Results: results{p},
 	})
 	go func() {
 		err := w.Run(ctx)
 		cancel()
 		s.addStats(w.Stats())
+		close(p.gone)
 		p.ended <- err
 	}()
 }
@@ -123,6 +136,16 @@ func (p *process) stop(hard bool) {
 func (p *process) dead() bool {
 	select {
 	case <-p.killed:
+		return true
+	default:
+		return false
+	}
+}
+
+// over reports whether the process has ended.
+func (p *process) over() bool {
+	select {
+	case <-p.gone:
 		return true
 	default:
 		return false

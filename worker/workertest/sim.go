@@ -13,7 +13,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/assetmill/assetmill/jobs"
+	"github.com/assetmill/assetmill/worker"
+	"github.com/assetmill/assetmill/worker/lanes"
 )
 
 // Config says which day to simulate.
@@ -24,14 +28,23 @@ type Config struct {
 	Workers     int // processes at a time
 	Concurrency int // messages that each handles at a time; at most 1,000
 	Faults      Faults
+	Batch       float64 // share of the jobs that are of mode batch, about
+
+	// Progress is told of each hour of the day; nil: nobody is.
+	Progress func(hour int, settled, accepted int)
+
+	// Log gets what the workers log; nil: nobody. The clock is virtual.
+	Log *zap.Logger
 
 	sabotage sabotage // what is broken on purpose, for the tests of the checkers
+	until    string   // a report that ends the day early, by a part of its text
 	harsh    bool     // whether many more answers are lost or useless, and many more processes die, than on any real day
 }
 
 // Replay returns the flags that run the same day again.
 func (cfg Config) Replay() string {
-	return fmt.Sprintf("SEED=%d JOBS=%d HOURS=%d WORKERS=%d CONCURRENCY=%d FAULTS=%d", cfg.Seed, cfg.Jobs, cfg.Hours, cfg.Workers, cfg.Concurrency, cfg.Faults)
+	return fmt.Sprintf("SEED=%d JOBS=%d HOURS=%d WORKERS=%d CONCURRENCY=%d FAULTS=%d BATCH=%g",
+		cfg.Seed, cfg.Jobs, cfg.Hours, cfg.Workers, cfg.Concurrency, cfg.Faults, cfg.Batch)
 }
 
 func (cfg Config) day() time.Duration { return time.Duration(cfg.Hours) * time.Hour }
@@ -46,30 +59,48 @@ func (cfg Config) budgetBytes() int64 { return int64(max(cfg.Concurrency/2, 2)) 
 type sabotage string
 
 const (
-	droppingQueue   sabotage = "queue drops messages"
-	eagerQueue      sabotage = "queue acknowledges at delivery"
-	greedyQueue     sabotage = "queue delivers twice as many as asked for"
-	generousLedger  sabotage = "ledger grants a claim twice"
-	hastyLedger     sabotage = "ledger takes living workers for dead"
-	forgetfulLedger sabotage = "ledger forgets what was spent"
-	amnesia         sabotage = "ledger grants jobs that have ended"
-	yesSayer        sabotage = "confirm always says yes"
-	shortMemory     sabotage = "confirm trusts a new sign of life after a gap"
-	staleLook       sabotage = "a look that is old counts as watching"
-	lostTakeOver    sabotage = "a take-over whose answer was lost is no take-over"
-	forgottenDeaths sabotage = "workers that die one after the other count once"
-	unfencedFinish  sabotage = "finish ignores the fence"
-	blindFinder     sabotage = "stored images are not found"
-	overwriter      sabotage = "bucket overwrites images"
-	mixedChecksums  sabotage = "lineage gets the second answer's checksum"
-	mixer           sabotage = "images are stored under another job"
-	damager         sabotage = "bucket damages images"
-	leakyLineage    sabotage = "lineage loses rows"
-	rewriter        sabotage = "repeated rows differ"
-	silentResults   sabotage = "results are lost"
-	boundlessImages sabotage = "images have no budget"
-	leakyWorker     sabotage = "images stay in memory"
-	deafControls    sabotage = "controls are not asked"
+	droppingQueue    sabotage = "queue drops messages"
+	eagerQueue       sabotage = "queue acknowledges at delivery"
+	greedyQueue      sabotage = "queue delivers twice as many as asked for"
+	generousLedger   sabotage = "ledger grants a claim twice"
+	hastyLedger      sabotage = "ledger takes living workers for dead"
+	forgetfulLedger  sabotage = "ledger forgets what was spent"
+	amnesia          sabotage = "ledger grants jobs that have ended"
+	yesSayer         sabotage = "confirm always says yes"
+	shortMemory      sabotage = "confirm trusts a new sign of life after a gap"
+	staleLook        sabotage = "a look that is old counts as watching"
+	lostTakeOver     sabotage = "a take-over whose answer was lost is no take-over"
+	forgottenDeaths  sabotage = "workers that die one after the other count once"
+	unfencedFinish   sabotage = "finish ignores the fence"
+	blindFinder      sabotage = "stored images are not found"
+	overwriter       sabotage = "bucket overwrites images"
+	mixedChecksums   sabotage = "lineage gets the second answer's checksum"
+	mixer            sabotage = "images are stored under another job"
+	damager          sabotage = "bucket damages images"
+	leakyLineage     sabotage = "lineage loses rows"
+	rewriter         sabotage = "repeated rows differ"
+	silentResults    sabotage = "results are lost"
+	boundlessImages  sabotage = "images have no budget"
+	leakyWorker      sabotage = "images stay in memory"
+	deafControls     sabotage = "controls are not asked"
+	roamingLanes     sabotage = "lanes ignore the data region"
+	carelessTakeOver sabotage = "claims of batches are taken over without voiding the batch"
+	oneBucket        sabotage = "images of all regions go to one bucket"
+	leakyPermits     sabotage = "permits are not given back"
+	restlessLanes    sabotage = "lanes are called during the pause that they asked for"
+	blindToWritten   sabotage = "images that models wrote themselves are not found"
+	lostHandoffs     sabotage = "hand-offs of batches are lost"
+	roamingBatches   sabotage = "batches ignore the data region"
+	unfencedSeal     sabotage = "a seal overwrites a void"
+	blindFind        sabotage = "Vertex jobs are not found by their label"
+	trustingMatch    sabotage = "labels are believed whatever the request"
+	hastySeal        sabotage = "seals are reported that are not there"
+	lateHandoffs     sabotage = "hand-offs of batches come late"
+	lostFiles        sabotage = "files of batches are lost"
+	skippedLines     sabotage = "the last line of an output file is not read"
+	hiddenOutput     sabotage = "files of an output are not listed"
+	lostRepublish    sabotage = "jobs that batches give back are not published"
+	hastyRelease     sabotage = "claims of batches are not released"
 )
 
 // pick says whether a sabotage that strikes now and then strikes here.
@@ -80,25 +111,42 @@ type sim struct {
 	cfg       Config
 	plan      *plan
 	dice      dice
+	lanes     *lanes.Config
+	endpoints []endpoint // behind the lanes, in their order
 	began     time.Time
 	catalogue *jobs.Catalogue
 	calm      chan struct{} // closed when the workers are to end for good
 
 	mu         sync.Mutex
-	queue      *subscription
+	queue      *broker
 	bucket     bucket
 	objects    []object
-	generation int64 // of objects
-	quota      quota
+	written    map[int][]written // by job
+	generation int64             // of objects
+	quotas     []quota           // by lane
 	processes  []*process
-	strays     uint64   // requests about no job of the day
-	others     []string // ids of jobs that are none of the day's
+	told       int            // hours of progress
+	ended      int            // how many of the first processes have ended, at least
+	strays     uint64         // requests about no job of the day
+	others     []string       // ids in the ledger that are of no job of the day: of the suites' jobs, of batches, of ranges
+	numbers    map[string]int // of these
+	batches    batches
 	audit      audit
 	books      Books
 }
 
-// maxDrain is how long after the day everything must have come to rest.
-const maxDrain = 12 * time.Hour
+// maxDrain is how long after the day everything must have come to rest. Where something is broken on purpose, that is not waited for.
+const (
+	maxDrain      = 12 * time.Hour
+	sabotageDrain = 3 * time.Hour
+)
+
+func (cfg Config) drain() time.Duration {
+	if cfg.sabotage != "" {
+		return sabotageDrain
+	}
+	return maxDrain
+}
 
 // Run simulates a day and returns its books. The error says which invariants were broken, and how to run the same day again. It must not
 // be called within a synctest bubble.
@@ -119,19 +167,25 @@ func Run(t *testing.T, cfg Config) (*Books, error) {
 }
 
 func newSim(cfg Config) *sim {
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
 	s := &sim{
 		cfg: cfg, plan: cfg.plan(), dice: dice(cfg.Seed), began: time.Now(), catalogue: jobs.DefaultCatalogue(), calm: make(chan struct{}),
-		objects: make([]object, cfg.Jobs),
-		bucket:  bucket{records: make([]record, cfg.Jobs)},
-		books:   Books{Seed: cfg.Seed, Faults: cfg.Faults, Outcomes: map[jobs.Outcome]int{}},
+		objects: make([]object, cfg.Jobs), written: map[int][]written{}, numbers: map[string]int{},
+		bucket: bucket{records: make([]record, cfg.Jobs)},
+		books:  Books{Seed: cfg.Seed, Faults: cfg.Faults, Outcomes: map[jobs.Outcome]int{}, VertexEnds: map[worker.BatchState]int{}},
 	}
-	s.queue = &subscription{sim: s}
+	s.lanes, s.endpoints = openLanes(s.catalogue)
+	s.quotas = make([]quota, len(s.endpoints))
+	s.books.Calls = make([]int, len(s.endpoints))
+	s.queue = &broker{sim: s}
+	s.batches = batches{byID: map[string]int32{}, all: []*simBatch{nil}, vertex: map[string]*vertexJob{}}
 	s.audit = audit{s: s, truth: make([]truth, cfg.Jobs), invalid: map[string]invalidEnd{}, buriedAs: map[int]jobs.Reason{}, reported: map[string]int{}}
 	for n := range s.audit.truth {
 		s.audit.truth[n].last = -1
 	}
-	image := jobs.Usage{Prompt: 20, Image: 1120, Total: 1140}
-	s.books.CallPrice = s.catalogue.Cost(s.catalogue.DefaultModel(), simulatedLane.Tier, image)
+	s.books.CallPrice = s.catalogue.Cost(s.catalogue.DefaultModel(), jobs.TierStandard, imageUsage)
 	return s
 }
 
@@ -174,16 +228,17 @@ func aboutID(id string) uint64 {
 	return aboutStray | uint64(h.Sum32())
 }
 
-// number returns a job's number. Jobs of the suites, which are none of the day's, are given the numbers after it.
+// number returns the number of an id in the ledger. Those that are of no job of the day are given the numbers after it.
 func (s *sim) number(id string) int {
 	if n, ok := jobNumber(id); ok {
 		return n
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.Index(s.others, id); i >= 0 {
-		return s.cfg.Jobs + i
+	if n, ok := s.numbers[id]; ok {
+		return n
 	}
+	s.numbers[id] = s.cfg.Jobs + len(s.others)
 	s.others = append(s.others, id)
 	s.objects = append(s.objects, object{})
 	s.bucket.records = append(s.bucket.records, record{})
@@ -244,11 +299,13 @@ func (s *sim) live() {
 		producers.Go(publish)
 	}
 	s.watchOutages()
-	for s.now() < s.cfg.day()+maxDrain {
+	for s.now() < s.cfg.day()+s.cfg.drain() {
 		s.sampleHeap()
-		time.Sleep(10 * time.Second)
+		s.watchQuotas()
+		time.Sleep(sampleEvery)
 		s.mu.Lock()
-		rest := s.now() >= s.cfg.day() && s.queue.unsettled == 0
+		s.tellProgress()
+		rest := s.now() >= s.cfg.day() && s.queue.unsettled == 0 && s.queue.resending == 0 || s.audit.enough
 		s.mu.Unlock()
 		if rest {
 			break
@@ -260,6 +317,18 @@ func (s *sim) live() {
 	s.books.Virtual = s.now()
 	s.books.Processes = len(s.processes)
 	s.books.Messages = len(s.queue.messages)
+	for i, q := range s.quotas {
+		q.books.Lane = s.endpoints[i].lane.Name
+		s.books.Quotas = append(s.books.Quotas, q.books)
+	}
+}
+
+// tellProgress tells of an hour that is over. The caller holds mu.
+func (s *sim) tellProgress() {
+	if hour := int(s.now() / time.Hour); hour > s.told && s.cfg.Progress != nil {
+		s.told = hour
+		s.cfg.Progress(hour, len(s.queue.messages)-s.queue.unsettled, len(s.queue.messages))
+	}
 }
 
 // watchOutages does what happens at the edges of the queue's outages: leases can't be extended, and at the end what waits is delivered.
@@ -276,7 +345,9 @@ func (s *sim) watchOutages() {
 		time.AfterFunc(o.to, func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.queue.hand()
+			for i := range s.queue.subs {
+				s.queue.hand(&s.queue.subs[i])
+			}
 		})
 	}
 }
@@ -363,9 +434,18 @@ func (s *sim) buryProcess(p *process, err error) {
 	defer s.mu.Unlock()
 	if err != nil {
 		s.books.Halts++
+		s.cfg.Log.Warn("a process stopped by itself", zap.String("worker", p.name), zap.Error(err))
 	}
 	if held != nil {
 		s.audit.violate(bounded, "%s ended and did not release its images", p.name)
+	}
+	if p.life.permits != 0 {
+		s.audit.violate(bounded, "%s ended and did not give back %d permits", p.name, p.life.permits)
+	}
+	for _, status := range p.lanes.Snapshot() {
+		if status.InFlight != 0 && p.life.permits == 0 {
+			s.audit.violate(bounded, "%s ended, and its lane %s has %d calls in flight", p.name, status.Lane.Name, status.InFlight)
+		}
 	}
 }
 
@@ -398,16 +478,16 @@ func (s *sim) publishSteadily() {
 func (s *sim) publishBad(n int) {
 	switch s.dice.bits(saltPublish, uint64(n), 2) % 3 {
 	case 0:
-		s.queue.publish(junk, n)
+		s.queue.publish(junk, topicOf(s.mode(n)), n)
 	case 1:
-		s.queue.publish(invalid, n)
+		s.queue.publish(invalid, topicOf(s.mode(n)), n)
 	default:
 		// Only once the first has ended does anybody know which of the two is the job.
 		s.mu.Lock()
 		ended := s.bucket.records[n/2].state == done
 		s.mu.Unlock()
 		if ended {
-			s.queue.publish(conflict, n/2)
+			s.queue.publish(conflict, topicOf(s.mode(n/2)), n/2)
 		}
 	}
 }
@@ -427,10 +507,10 @@ func (s *sim) upload(u upload, at time.Duration) {
 
 // publish publishes a job, and at times again, as a producer does that lost the answer.
 func (s *sim) publish(n int) {
-	s.queue.publish(valid, n)
+	s.queue.publish(valid, topicOf(s.mode(n)), n)
 	if s.may(DuplicatePublish) && s.dice.roll(saltPublish, uint64(n), 3) < 0.005 {
 		again := s.dice.between(saltPublish, uint64(n), 4, 0, min(2*time.Hour, s.cfg.day()-s.now()))
-		time.AfterFunc(again, func() { s.queue.publish(valid, n) })
+		time.AfterFunc(again, func() { s.queue.publish(valid, topicOf(s.mode(n)), n) })
 	}
 }
 

@@ -1,6 +1,7 @@
 package workertest
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"hash/fnv"
 	"strconv"
@@ -24,8 +25,30 @@ func jobNumber(id string) (int, bool) {
 	return n, ok && err == nil
 }
 
+// prompt is the prompt of a job. One job in fifty asks for the same as the one before it.
 func prompt(n int) string {
+	n = firstOf(n)
 	return fmt.Sprintf("product photo %d: a red fox on a %d-legged chair", n, n%7)
+}
+
+// firstOf returns the first job with the same prompt.
+func firstOf(n int) int {
+	if n%50 == 1 {
+		n--
+	}
+	return n
+}
+
+// twinOf returns the other job with the same prompt, or the job itself if there is none.
+func twinOf(n int) int {
+	switch n % 50 {
+	case 0:
+		return n + 1
+	case 1:
+		return n - 1
+	default:
+		return n
+	}
 }
 
 // submission names the file that a job came in; jobs that come one by one have a submission an hour of the day.
@@ -55,25 +78,77 @@ const (
 	invalid              // a job for a model that nobody has
 )
 
+// region is the data region of a job, and modelOf its model.
+func (s *sim) region(n int) string {
+	switch r := s.dice.roll(saltJob, uint64(n), 5); {
+	case r < 0.06:
+		return europe
+	case r < 0.10:
+		return america
+	case r < 0.101:
+		return unserved
+	default:
+		return jobs.GlobalRegion
+	}
+}
+
+func (s *sim) modelOf(n int) string {
+	if s.dice.roll(saltJob, uint64(n), 5) < 0.13 {
+		return flashModel
+	}
+	return proModel
+}
+
+// mode is how a job's producer wants it served: files as a whole, others one by one.
+func (s *sim) mode(n int) jobs.Mode {
+	about, salt := uint64(n), uint64(6)
+	if u := s.uploadOf(n); u >= 0 {
+		about, salt = uint64(u), 7
+	}
+	if s.dice.roll(saltJob, about, salt) < s.cfg.Batch && !s.hasDeadline(n) && s.region(n) != america {
+		return jobs.Batch
+	}
+	return jobs.Online
+}
+
+func topicOf(m jobs.Mode) topic {
+	if m == jobs.Batch {
+		return batchJobs
+	}
+	return onlineJobs
+}
+
+func (t topic) mode() jobs.Mode {
+	if t == batchJobs {
+		return jobs.Batch
+	}
+	return jobs.Online
+}
+
+// laneless reports whether no lane serves a job, ever.
+func (s *sim) laneless(n int) bool { return s.region(n) == unserved }
+
 // data is a message's body, as a worker with that skew of its clock sees it. Nothing in the spine but a deadline is compared with the
 // worker's own clock, so moving the deadline against the clock is the same as moving the clock.
 func (s *sim) data(m *message, skew time.Duration) []byte {
 	n := int(m.job)
-	switch m.kind {
-	case junk:
+	switch {
+	case m.topic == handoffs:
+		return s.handoffData(n)
+	case m.kind == junk:
 		return fmt.Appendf(nil, `{"prompt": broken %d`, n)
-	case invalid:
+	case m.kind == invalid:
 		return fmt.Appendf(nil, `{"prompt":"x %d","model":"dall-e-3"}`, n)
-	case conflict:
-		return fmt.Appendf(nil, `{"id":%q,"prompt":"something else than %d","campaign":"c%d"}`, jobID(n), n, n%8)
+	case m.kind == conflict:
+		return fmt.Appendf(nil, `{"id":%q,"prompt":"something else than %d","campaign":"c%d","mode":%q}`, jobID(n), n, n%8, m.topic.mode())
 	}
 	deadline := ""
 	if s.hasDeadline(n) {
 		at := s.began.Add(s.firstPublished(n) + deadlineAfter - skew)
 		deadline = `,"deadline":"` + at.UTC().Format(time.RFC3339) + `"`
 	}
-	return fmt.Appendf(nil, `{"id":%q,"prompt":%q,"campaign":"c%d","submission":%q,"source":{"sku":"%d"}%s}`,
-		jobID(n), prompt(n), n%8, s.submission(n), n, deadline)
+	return fmt.Appendf(nil, `{"id":%q,"prompt":%q,"campaign":"c%d","submission":%q,"source":{"sku":"%d"},"model":%q,"region":%q,"mode":%q%s}`,
+		jobID(n), prompt(n), n%8, s.submission(n), n, s.modelOf(n), s.region(n), m.topic.mode(), deadline)
 }
 
 // invalidID is the id under which lineage records a message that is no valid job, or whose id belongs to another.
@@ -118,14 +193,14 @@ var refusals = []jobs.Reason{jobs.ReasonPromptFilter, jobs.ReasonOutputFilter, j
 
 // refusal returns why the model refuses the job, whoever asks and however often; "" when it does not.
 func (s *sim) refusal(n int) jobs.Reason {
-	if r := s.dice.roll(saltJob, uint64(n), 2); r < 0.03 {
+	if r := s.dice.roll(saltJob, uint64(firstOf(n)), 2); r < 0.03 {
 		return refusals[int(r/0.03*float64(len(refusals)))]
 	}
 	return ""
 }
 
 // rejected says whether the service can never serve the job.
-func (s *sim) rejected(n int) bool { return s.dice.roll(saltJob, uint64(n), 3) < 0.002 }
+func (s *sim) rejected(n int) bool { return s.dice.roll(saltJob, uint64(firstOf(n)), 3) < 0.002 }
 
 // rowRefused says whether lineage can never store the job's row.
 func (s *sim) rowRefused(n int) bool {
@@ -133,8 +208,9 @@ func (s *sim) rowRefused(n int) bool {
 }
 
 // picture is the image of the call-th call for a job. It names its job, and its bytes differ from call to call.
-func (s *sim) picture(j *jobs.Job, n, call int) []byte {
-	text := fmt.Appendf(nil, "simulated image\njob %s\nprompt %s\ncall %d\n", j.ID, j.PromptSHA256(), call)
+func (s *sim) picture(n, call int) []byte {
+	hash := sha256.Sum256([]byte(prompt(n)))
+	text := fmt.Appendf(nil, "simulated image\njob %s\nprompt %x\ncall %d\n", s.id(n), hash, call)
 	x := s.dice.bits(saltImage, uint64(n), uint64(call))
 	for range 4 + x%100 {
 		x ^= x << 13

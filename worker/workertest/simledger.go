@@ -39,6 +39,7 @@ type record struct {
 	generation int64
 	nonce      uint64
 	holder     int32 // process
+	batch      int32 // claimed: the batch that the job is gathered into; 0: none
 	state      recordState
 	digest     uint64
 	spent      *spentRecord // claimed, released
@@ -122,12 +123,18 @@ func shortDigest(d jobs.Digest) uint64 { return binary.BigEndian.Uint64(d[:]) }
 
 // Claim implements worker.Ledger.
 func (l *ledgerPort) Claim(ctx context.Context, jobID string, digest jobs.Digest) (standing worker.Standing, err error) {
+	return l.claimAs(ctx, jobID, digest, 0)
+}
+
+// claimAs claims a job, for a batch if there is one.
+func (l *ledgerPort) claimAs(ctx context.Context, jobID string, digest jobs.Digest, batch int32) (standing worker.Standing, err error) {
 	series, err := l.awaitFresh(ctx)
 	if err != nil {
 		return worker.Standing{}, err
 	}
 	n := l.p.sim.number(jobID)
 	mine := l.next(claimed, shortDigest(digest))
+	mine.batch = batch
 	err = retry.Do(ctx, transient, func(ctx context.Context) error {
 		var err error
 		standing, err = l.claim(ctx, n, digest, mine)
@@ -193,10 +200,13 @@ func (l *ledgerPort) claim(ctx context.Context, n int, digest jobs.Digest, mine 
 		return l.granted(n, digest, found.generation, worker.Spent{}), nil
 	case found.state == claimed:
 		gone, err := l.gone(ctx, n, int(found.holder))
+		if gone && found.batch != 0 && sabotage != carelessTakeOver {
+			gone, err = l.void(ctx, found.batch)
+		}
 		if err != nil {
 			return worker.Standing{}, err
 		}
-		if !gone && sabotage != hastyLedger {
+		if !gone && (sabotage != hastyLedger || found.batch != 0) {
 			return worker.Standing{State: worker.Busy, Holder: l.p.sim.nameOf(int(found.holder))}, nil
 		}
 	}
@@ -211,7 +221,7 @@ func (l *ledgerPort) reclaim(ctx context.Context, n int, digest jobs.Digest, min
 	if err != nil {
 		return worker.Standing{}, err
 	}
-	if found.state == claimed {
+	if found.state == claimed && found.batch == 0 {
 		spent.Abandoned++
 	}
 	if mine.spent, err = encodeSpent(spent); err != nil {
@@ -275,6 +285,9 @@ func (l *ledgerPort) Release(ctx context.Context, t worker.Ticket, spent worker.
 	record, err := encodeSpent(spent)
 	if err != nil {
 		return err
+	}
+	if l.p.sim.cfg.sabotage == hastyRelease && l.p.sim.ofSealed(t.JobID) {
+		return nil
 	}
 	next := l.next(released, shortDigest(t.Digest))
 	next.spent = record

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -18,16 +18,57 @@ import (
 
 var errDamaged = errors.New("the upload's checksum does not match its bytes")
 
+// place is a bucket for images, by its number.
+type place uint8
+
+// buckets are the names of the buckets, and the data regions that they serve, by place.
+var buckets = []struct{ name, region string }{
+	{"assets", jobs.GlobalRegion}, {"assets-europe-west4", europe}, {"assets-us-central1", america},
+}
+
+// bucketOf returns the bucket for jobs of a data region.
+func bucketOf(region string) (name string, ok bool) {
+	for _, b := range buckets {
+		if b.region == region {
+			return b.name, true
+		}
+	}
+	return "", false
+}
+
+// placeOf returns the bucket that a URI is in.
+func placeOf(uri string) place {
+	for i, b := range buckets {
+		if strings.HasPrefix(uri, "gs://"+b.name+"/") {
+			return place(i)
+		}
+	}
+	return place(len(buckets))
+}
+
+// region returns the data region of a bucket.
+func (b place) region() string {
+	if int(b) < len(buckets) {
+		return buckets[b].region
+	}
+	return "nowhere"
+}
+
 // object is a stored image, without its bytes: the checkers looked at them when they were stored.
 type object struct {
 	generation    int64
 	crc           uint32
+	at            uint32 // milliseconds after the day's beginning
 	size          uint32
 	width, height uint16
+	place         place
 }
 
-// assets is the bucket of images as one process sees it.
+// assets is the buckets of images as one process sees them.
 type assets struct{ *process }
+
+// storable reports whether a write of an image that failed with err may work at the next try.
+func storable(err error) bool { return transient(err) || errors.Is(err, errDamaged) }
 
 // Store implements worker.Assets, step by step as package assets does.
 func (p assets) Store(ctx context.Context, j *jobs.Job, image *worker.Image) (asset worker.Asset, err error) {
@@ -36,6 +77,8 @@ func (p assets) Store(ctx context.Context, j *jobs.Job, image *worker.Image) (as
 	if err != nil {
 		return worker.Asset{}, err
 	}
+	name, _ := bucketOf(j.Region)
+	made := object{width: uint16(image.Width), height: uint16(image.Height), place: placeOf("gs://" + name + "/")}
 	sabotage := p.sim.cfg.sabotage
 	if sabotage == mixer && p.sim.pick(n) {
 		n ^= 1
@@ -43,9 +86,11 @@ func (p assets) Store(ctx context.Context, j *jobs.Job, image *worker.Image) (as
 	if sabotage == damager && p.sim.pick(n) {
 		content[len(content)-1] ^= 1
 	}
-	again := func(err error) bool { return transient(err) || errors.Is(err, errDamaged) }
-	err = retry.Do(ctx, again, func(ctx context.Context) error {
-		o, err := p.create(ctx, n, content, image)
+	if sabotage == oneBucket {
+		made.place = 0
+	}
+	err = retry.Do(ctx, storable, func(ctx context.Context) error {
+		o, err := p.create(ctx, n, content, made)
 		if err == nil || err == errPrecond {
 			asset = o.asset(j)
 			asset.Existing = err == errPrecond && (o.crc != image.Blob.CRC32C() || int64(o.size) != image.Blob.Len())
@@ -64,10 +109,10 @@ func (p assets) Store(ctx context.Context, j *jobs.Job, image *worker.Image) (as
 	return asset, err
 }
 
-// create writes an object where there is none, and returns what is stored in any case.
-func (p assets) create(ctx context.Context, n int, content []byte, image *worker.Image) (o object, err error) {
+// create writes an object where there is none, and returns what is stored in any case. made says where, and what the image is like.
+func (p assets) create(ctx context.Context, n int, content []byte, made object) (o object, err error) {
 	s := p.sim
-	crc := crc32.Checksum(content, crc32.MakeTable(crc32.Castagnoli))
+	made.crc, made.size = checksum(content), uint32(len(content))
 	err = p.request(ctx, svcAssets, aboutJob(n), func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -81,8 +126,8 @@ func (p assets) create(ctx context.Context, n int, content []byte, image *worker
 			return errDamaged
 		}
 		s.generation++
-		*stored = object{s.generation, crc, uint32(len(content)), uint16(image.Width), uint16(image.Height)}
-		o = *stored
+		made.generation, made.at = s.generation, s.millis()
+		*stored, o = made, made
 		s.audit.stored(n, o, content)
 		return nil
 	})
@@ -90,35 +135,14 @@ func (p assets) create(ctx context.Context, n int, content []byte, image *worker
 }
 
 func (o object) asset(j *jobs.Job) worker.Asset {
+	bucket := "nowhere"
+	if int(o.place) < len(buckets) {
+		bucket = buckets[o.place].name
+	}
 	return worker.Asset{
-		URI:        "gs://assets/" + j.Retention + "/" + j.Campaign + "/" + j.ID + ".png",
+		URI:        "gs://" + bucket + "/" + j.Retention + "/" + j.Campaign + "/" + j.ID + ".png",
 		Generation: o.generation, Bytes: int64(o.size), CRC32C: o.crc, MimeType: "image/png", Width: int(o.width), Height: int(o.height),
 	}
-}
-
-// Prefix implements worker.Assets. The simulated model answers with its images.
-func (p assets) Prefix(*jobs.Job) string { return "" }
-
-// Take implements worker.Assets.
-func (p assets) Take(_ context.Context, _ *jobs.Job, uri string) (worker.Asset, error) {
-	panic("workertest: the simulated model writes no image itself: " + uri)
-}
-
-// Find implements worker.Assets.
-func (p assets) Find(ctx context.Context, j *jobs.Job) (asset worker.Asset, found bool, err error) {
-	n := p.sim.number(j.ID)
-	s := p.sim
-	err = retry.Do(ctx, transient, func(ctx context.Context) error {
-		return p.request(ctx, svcAssets, aboutJob(n), func() error {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if o := s.objects[n]; o.generation != 0 && s.cfg.sabotage != blindFinder {
-				asset, found = o.asset(j), true
-			}
-			return nil
-		})
-	})
-	return asset, found, err
 }
 
 // rows is lineage as one process sees it.
@@ -253,38 +277,47 @@ func (s *sim) wish(submission string, at time.Duration) worker.Control {
 }
 
 // watched is a process's ledger, with the checkers looking on.
-type watched struct {
-	*process
-	worker.Ledger
-}
+type watched struct{ *ledgerPort }
 
 // Confirm implements worker.Ledger.
 func (w watched) Confirm(ctx context.Context, t worker.Ticket) error {
-	if err := w.gate(); err != nil {
+	if err := w.p.gate(); err != nil {
 		return err
 	}
-	n, s := w.sim.number(t.JobID), w.sim
+	s := w.p.sim
+	n := s.number(t.JobID)
 	s.mu.Lock()
 	held := s.bucket.records[n].generation == t.Generation
 	s.mu.Unlock()
 	began := time.Now()
-	err := w.Ledger.Confirm(ctx, t)
+	err := w.ledgerPort.Confirm(ctx, t)
 	if err == nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.audit.confirmed(w.process, n, held, began)
+		s.audit.confirmed(w.p, n, held, began)
 	}
 	return err
 }
 
 // Claim implements worker.Ledger.
 func (w watched) Claim(ctx context.Context, jobID string, digest jobs.Digest) (worker.Standing, error) {
-	standing, err := w.Ledger.Claim(ctx, jobID, digest)
-	if err == nil && w.gate() == nil && standing.State == worker.Granted {
-		n := w.sim.number(jobID)
-		w.sim.mu.Lock()
-		defer w.sim.mu.Unlock()
-		w.sim.audit.claimGranted(w.process, n)
+	return w.seen(jobID)(w.ledgerPort.Claim(ctx, jobID, digest))
+}
+
+// ClaimFor implements batch.Ledger.
+func (w watched) ClaimFor(ctx context.Context, jobID string, digest jobs.Digest, batch string) (worker.Standing, error) {
+	return w.seen(jobID)(w.ledgerPort.ClaimFor(ctx, jobID, digest, batch))
+}
+
+// seen tells the checkers of a claim that is granted.
+func (w watched) seen(jobID string) func(worker.Standing, error) (worker.Standing, error) {
+	return func(standing worker.Standing, err error) (worker.Standing, error) {
+		if err == nil && w.p.gate() == nil && standing.State == worker.Granted {
+			n := w.p.sim.number(jobID)
+			w.p.sim.mu.Lock()
+			defer w.p.sim.mu.Unlock()
+			w.p.sim.audit.claimGranted(w.p, n)
+		}
+		return standing, err
 	}
-	return standing, err
 }

@@ -19,8 +19,11 @@ const (
 	longestLease  = 20 * time.Second
 	// maxRetryPause is how long the real adapter holds a message before it gives it back.
 	maxRetryPause = 10 * time.Second
-	// longestRedelivery bounds the pause of a message that was given back.
-	longestRedelivery = 5 * time.Second
+	// A message that is given back comes again after a pause that doubles from the first to the longest, as the subscriptions' retry policies
+	// have it. Steps of batches are not spaced as far.
+	firstRedelivery   = time.Second
+	longestRedelivery = 10 * time.Minute
+	longestStepPause  = time.Minute
 	// window is how far out of order messages come.
 	window = 64
 )
@@ -33,38 +36,57 @@ const (
 	settledDead
 )
 
+// topic says which subscription a message is in.
+type topic uint8
+
+const (
+	onlineJobs topic = iota
+	batchJobs
+	handoffs // of batches and of ranges of their output
+	topics
+)
+
 // message is one published message, some 16 bytes: a day has more than a million.
 type message struct {
-	job       uint32
+	job       uint32 // or the number of a hand-off
 	published uint32 // milliseconds after the day's beginning
+	topic     topic
 	kind      messageKind
 	state     messageState
 	again     bool // deliver it although it is acknowledged
 	delivered uint16
 }
 
-// subscription is the subscription that all processes share: at-least-once, in no order, with leases.
-type subscription struct {
-	sim *sim
-
-	// Guarded by sim.mu.
+// broker is the subscriptions that all processes share: at-least-once, in no order, with leases. sim.mu guards it.
+type broker struct {
+	sim       *sim
 	messages  []message
-	waiting   []int
-	receivers []chan int
+	subs      [topics]subscription
 	unsettled int
+	resending int // dead letters that their owner is about to send again
 	handed    uint64
 }
 
-func (q *subscription) publish(kind messageKind, job int) {
+type subscription struct {
+	waiting   []int
+	receivers []chan int
+}
+
+func (q *broker) publish(kind messageKind, t topic, job int) {
+	q.sim.mu.Lock()
+	defer q.sim.mu.Unlock()
+	q.accept(kind, t, job)
+}
+
+// accept takes a message. The caller holds sim.mu.
+func (q *broker) accept(kind messageKind, t topic, job int) {
 	s := q.sim
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q.messages = append(q.messages, message{job: uint32(job), published: s.millis(), kind: kind})
+	q.messages = append(q.messages, message{job: uint32(job), published: s.millis(), kind: kind, topic: t})
 	q.unsettled++
-	if kind == valid {
+	if kind == valid && t != handoffs {
 		s.audit.accepted(job)
 	}
-	if s.cfg.sabotage == droppingQueue && s.pick(job) {
+	if s.cfg.sabotage == droppingQueue && kind == valid && s.pick(job) || s.cfg.sabotage == lostHandoffs && t == handoffs && s.pick(job) {
 		q.messages[len(q.messages)-1].state = settledAck
 		q.unsettled--
 		return
@@ -73,34 +95,35 @@ func (q *subscription) publish(kind messageKind, job int) {
 }
 
 // push makes a message deliverable. The caller holds sim.mu.
-func (q *subscription) push(m int) {
-	q.waiting = append(q.waiting, m)
-	q.hand()
+func (q *broker) push(m int) {
+	sub := &q.subs[q.messages[m].topic]
+	sub.waiting = append(sub.waiting, m)
+	q.hand(sub)
 }
 
 // hand gives waiting messages to waiting receivers. The caller holds sim.mu.
-func (q *subscription) hand() {
-	for len(q.receivers) > 0 && !q.sim.down(svcQueue) {
-		m, ok := q.pop()
+func (q *broker) hand(sub *subscription) {
+	for len(sub.receivers) > 0 && !q.sim.down(svcQueue) {
+		m, ok := q.pop(sub)
 		if !ok {
 			return
 		}
 		q.handed++
-		i := int(q.sim.dice.bits(saltOrder, q.handed, 0) % uint64(len(q.receivers)))
-		q.receivers[i] <- m
-		q.receivers = slices.Delete(q.receivers, i, i+1)
+		i := int(q.sim.dice.bits(saltOrder, q.handed, 0) % uint64(len(sub.receivers)))
+		sub.receivers[i] <- m
+		sub.receivers = slices.Delete(sub.receivers, i, i+1)
 	}
 }
 
-func (q *subscription) pop() (int, bool) {
-	for len(q.waiting) > 0 {
+func (q *broker) pop(sub *subscription) (int, bool) {
+	for len(sub.waiting) > 0 {
 		i := 0
 		if q.sim.may(Reorder) {
-			i = int(q.sim.dice.bits(saltOrder, q.handed, 1) % uint64(min(window, len(q.waiting))))
+			i = int(q.sim.dice.bits(saltOrder, q.handed, 1) % uint64(min(window, len(sub.waiting))))
 		}
-		m := q.waiting[i]
-		q.waiting[i] = q.waiting[0]
-		q.waiting = q.waiting[1:]
+		m := sub.waiting[i]
+		sub.waiting[i] = sub.waiting[0]
+		sub.waiting = sub.waiting[1:]
 		if q.messages[m].state == open || q.messages[m].again {
 			q.messages[m].again = false
 			return m, true
@@ -110,7 +133,7 @@ func (q *subscription) pop() (int, bool) {
 }
 
 // later makes a message deliverable after a pause.
-func (q *subscription) later(m int, after time.Duration) {
+func (q *broker) later(m int, after time.Duration) {
 	time.AfterFunc(after, func() {
 		q.sim.mu.Lock()
 		defer q.sim.mu.Unlock()
@@ -119,7 +142,7 @@ func (q *subscription) later(m int, after time.Duration) {
 }
 
 // lapse lets the leases of a process lapse, in time, that died or is frozen.
-func (q *subscription) lapse(p *process, dead bool) {
+func (q *broker) lapse(p *process, dead bool) {
 	s := q.sim
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,7 +157,7 @@ func (q *subscription) lapse(p *process, dead bool) {
 }
 
 // lapseOne lets one lease lapse, in time, if its process does not come back before. The caller holds sim.mu.
-func (q *subscription) lapseOne(p *process, m int, dead bool) {
+func (q *broker) lapseOne(p *process, m int, dead bool) {
 	s := q.sim
 	time.AfterFunc(s.dice.between(saltLease, uint64(m), uint64(p.id), shortestLease, longestLease), func() {
 		s.mu.Lock()
@@ -151,16 +174,19 @@ func (q *subscription) lapseOne(p *process, m int, dead bool) {
 	})
 }
 
-// subscriber is the subscription as one process sees it.
-type subscriber struct{ *process }
+// subscriber is a subscription as one process sees it.
+type subscriber struct {
+	*process
+	topic  topic
+	places int // messages that are handled at a time
+}
 
 // Receive implements worker.Queue.
 func (p subscriber) Receive(ctx context.Context, handle func(context.Context, *jobs.Delivery) jobs.Verdict) error {
-	places := p.sim.cfg.Concurrency
 	if p.sim.cfg.sabotage == greedyQueue {
-		places *= 2
+		p.places *= 2
 	}
-	slots := make(chan struct{}, places)
+	slots := make(chan struct{}, p.places)
 	var handlers sync.WaitGroup
 	for {
 		m, err := p.next(ctx, slots)
@@ -195,13 +221,14 @@ func (p subscriber) next(ctx context.Context, slots chan struct{}) (int, error) 
 		return 0, errKilled
 	}
 	s, q := p.sim, p.sim.queue
+	sub := &q.subs[p.topic]
 	if err := p.connect(ctx); err != nil {
 		return 0, err
 	}
 	mine := make(chan int, 1)
 	s.mu.Lock()
-	q.receivers = append(q.receivers, mine)
-	q.hand()
+	sub.receivers = append(sub.receivers, mine)
+	q.hand(sub)
 	s.mu.Unlock()
 	var why error
 	select {
@@ -214,8 +241,8 @@ func (p subscriber) next(ctx context.Context, slots chan struct{}) (int, error) 
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.Index(q.receivers, mine); i >= 0 {
-		q.receivers = slices.Delete(q.receivers, i, i+1)
+	if i := slices.Index(sub.receivers, mine); i >= 0 {
+		sub.receivers = slices.Delete(sub.receivers, i, i+1)
 	} else {
 		q.push(<-mine)
 	}
@@ -256,6 +283,9 @@ func (p subscriber) take(m int) error {
 	}
 	s.books.Deliveries++
 	p.leased[m]++
+	if p.held[p.topic]++; p.held[p.topic] > p.room() {
+		s.audit.violate(bounded, "%s has %d messages in hand, with room for %d", p.name, p.held[p.topic], p.room())
+	}
 	if time.Now().Before(p.frozenUntil) {
 		q.lapseOne(p.process, m, false)
 	}
@@ -269,19 +299,32 @@ func (p subscriber) take(m int) error {
 	return nil
 }
 
+// room is how many messages the process is to handle at a time.
+func (p subscriber) room() int {
+	if p.sim.cfg.sabotage == greedyQueue {
+		return p.places / 2
+	}
+	return p.places
+}
+
 func (p subscriber) deliver(receiving context.Context, m int, handle func(context.Context, *jobs.Delivery) jobs.Verdict) {
 	s, q := p.sim, p.sim.queue
 	s.mu.Lock()
-	msg := q.messages[m]
+	msg := &q.messages[m]
+	d := &jobs.Delivery{ID: messageID(m), Data: s.data(msg, p.skew), Published: s.began.Add(time.Duration(msg.published) * time.Millisecond)}
 	s.mu.Unlock()
-	d := &jobs.Delivery{ID: messageID(m), Data: s.data(&msg, p.skew), Published: s.began.Add(time.Duration(msg.published) * time.Millisecond)}
+	began := s.now()
 	v := handle(context.WithoutCancel(receiving), d)
+	s.mu.Lock()
+	p.held[p.topic]--
+	s.audit.handled(p.process, m, span{began, s.now()})
+	s.mu.Unlock()
 	if v.Action == jobs.Dead {
 		// As in the real adapter: the dead letter first, then the acknowledgement.
 		err := p.request(context.Background(), svcQueue, aboutMessage(m), func() error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.audit.buried(m, v.Reason, d)
+			s.audit.buried(p.process, m, v.Reason, d)
 			return nil
 		})
 		if err != nil {
@@ -299,10 +342,19 @@ func (p subscriber) deliver(receiving context.Context, m int, handle func(contex
 	q.settle(p.process, m, v)
 }
 
+// pause is how long a message that is given back waits at most.
+func (q *broker) pause(msg *message) time.Duration {
+	longest := longestRedelivery
+	if msg.topic == handoffs {
+		longest = longestStepPause
+	}
+	return min(firstRedelivery<<min(msg.delivered-1, 16), longest)
+}
+
 func messageID(m int) string { return fmt.Sprintf("m%d", m) }
 
 // settle carries out a verdict. The caller holds sim.mu.
-func (q *subscription) settle(p *process, m int, v jobs.Verdict) {
+func (q *broker) settle(p *process, m int, v jobs.Verdict) {
 	s, msg := q.sim, &q.messages[m]
 	if p.leased[m]--; p.leased[m] <= 0 {
 		delete(p.leased, m)
@@ -311,7 +363,8 @@ func (q *subscription) settle(p *process, m int, v jobs.Verdict) {
 	lease := s.dice.between(saltLease, about, n, shortestLease, longestLease)
 	if v.Action == jobs.Retry {
 		if msg.state == open {
-			q.later(m, s.dice.between(saltPause, about, n, 0, longestRedelivery))
+			pause := q.pause(msg)
+			q.later(m, s.dice.between(saltPause, about, n, pause/2, pause))
 		}
 		return
 	}

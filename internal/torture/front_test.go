@@ -1,0 +1,249 @@
+//go:build linux
+
+package torture
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+
+	"cloud.google.com/go/aiplatform/apiv1/aiplatformpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// call is a write to Cloud Storage, or a call about a batch prediction job, that a worker makes.
+type call struct {
+	worker string
+	method string // of JobService; empty: a write
+	bucket string
+	object string
+	head   []byte // the beginning of the object, and what describes it
+}
+
+// strike says when a worker is to be killed: at a call of its own, so that it dies at the same place each time.
+type strike struct {
+	name string
+	at   func(*call) bool // asked of one call at a time
+	// after lets the call do what it does, and kills the worker before it knows. Otherwise it is never done.
+	after bool
+}
+
+// siege watches the calls of all workers for the next strike.
+type siege struct {
+	mu   sync.Mutex
+	next *strike
+	hit  chan string // the worker that is held at the next strike
+}
+
+// arm makes a strike the next one, and returns where the worker is told that it holds.
+func (s *siege) arm(next *strike) <-chan string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next, s.hit = next, make(chan string, 1)
+	return s.hit
+}
+
+// pass lets a call through, or holds it, before or after it was served, until the worker is dead. It reports whether the answer may
+// be given.
+func (s *siege) pass(ctx context.Context, c *call, serve func()) bool {
+	s.mu.Lock()
+	var hit chan string
+	after := false
+	if s.next != nil && s.next.at(c) {
+		hit, after, s.next = s.hit, s.next.after, nil
+	}
+	s.mu.Unlock()
+	if hit == nil || after {
+		serve()
+	}
+	if hit == nil {
+		return true
+	}
+	hit <- c.worker
+	<-ctx.Done() // its connection ends with it
+	return false
+}
+
+// front stands before the services of one worker.
+type front struct {
+	worker  string
+	siege   *siege
+	storage *httputil.ReverseProxy
+	vertex  aiplatformpb.JobServiceClient
+	aiplatformpb.UnimplementedJobServiceServer
+}
+
+// startFront serves a worker that is yet to be started, and returns its environment.
+func (w *world) startFront(s *siege, worker string) (env []string) {
+	w.t.Helper()
+	vars := w.model.variables()
+	target, err := url.Parse(vars["STORAGE_EMULATOR_HOST"])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	conn, err := grpc.NewClient(vars["VERTEX_GRPC_EMULATOR_HOST"], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { conn.Close() })
+	f := &front{worker: worker, siege: s, vertex: aiplatformpb.NewJobServiceClient(conn)}
+	f.storage = &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.Out.Host = r.In.Host // an upload in several requests comes back here
+		},
+		Transport: &http.Transport{MaxIdleConnsPerHost: 512},
+		ErrorLog:  log.New(io.Discard, "", 0), // a worker that dies breaks off what it does
+	}
+	server := &http.Server{Handler: f}
+	calls := grpc.NewServer()
+	aiplatformpb.RegisterJobServiceServer(calls, f)
+	at := [2]string{}
+	var serving sync.WaitGroup
+	for i, serve := range []func(net.Listener) error{server.Serve, calls.Serve} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		at[i] = l.Addr().String()
+		serving.Go(func() { _ = serve(l) }) // ends when it is closed
+	}
+	w.t.Cleanup(func() {
+		server.Close()
+		calls.Stop()
+		serving.Wait()
+	})
+	return append(append([]string{}, w.env...), "STORAGE_EMULATOR_HOST=http://"+at[0], "VERTEX_GRPC_EMULATOR_HOST="+at[1])
+}
+
+// headBytes is as much of a write as tells what it is: an object's description, and the beginning of a ledger record or of a batch's state.
+const headBytes = 4 << 10
+
+var (
+	uploadPath = regexp.MustCompile(`^/upload/storage/v1/b/([^/]+)/o$`)
+	objectName = regexp.MustCompile(`"name":\s*"([^"]+)"`)
+)
+
+// ServeHTTP implements http.Handler: it passes requests on to Cloud Storage.
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := f.write(r)
+	if c == nil {
+		f.storage.ServeHTTP(w, r)
+		return
+	}
+	kept := &keptAnswer{header: http.Header{}}
+	if f.siege.pass(r.Context(), c, func() { f.storage.ServeHTTP(kept, r) }) {
+		kept.send(w)
+	}
+}
+
+// write returns what a request writes, or nil when it writes nothing.
+func (f *front) write(r *http.Request) *call {
+	m := uploadPath.FindStringSubmatch(r.URL.Path)
+	if m == nil || r.Method != http.MethodPost {
+		return nil
+	}
+	body := bufio.NewReaderSize(r.Body, headBytes)
+	head, _ := body.Peek(headBytes) // an error is a short body, or comes back when the rest is read
+	c := &call{worker: f.worker, bucket: m[1], object: r.URL.Query().Get("name"), head: bytes.Clone(head)}
+	if name := objectName.FindSubmatch(head); c.object == "" && name != nil {
+		c.object = string(name[1])
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{body, r.Body}
+	return c
+}
+
+// keptAnswer is an answer that is not given yet.
+type keptAnswer struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+// Header implements http.ResponseWriter.
+func (k *keptAnswer) Header() http.Header { return k.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (k *keptAnswer) WriteHeader(status int) { k.status = status }
+
+// Write implements http.ResponseWriter.
+func (k *keptAnswer) Write(p []byte) (int, error) { return k.body.Write(p) }
+
+func (k *keptAnswer) send(w http.ResponseWriter) {
+	for name, values := range k.header {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(max(k.status, http.StatusOK))
+	_, _ = w.Write(k.body.Bytes()) // a worker that has died is no news
+}
+
+// job passes a call about batch prediction jobs on.
+func job[Q, A any](ctx context.Context, f *front, method string, serve func(context.Context, Q, ...grpc.CallOption) (A, error), in Q) (out A, err error) {
+	// The call goes on when its worker dies, as one that has reached Google does.
+	f.siege.pass(ctx, &call{worker: f.worker, method: method}, func() { out, err = serve(context.WithoutCancel(ctx), in) })
+	return out, err
+}
+
+// CreateBatchPredictionJob implements aiplatformpb.JobServiceServer.
+func (f *front) CreateBatchPredictionJob(ctx context.Context, in *aiplatformpb.CreateBatchPredictionJobRequest) (*aiplatformpb.BatchPredictionJob, error) {
+	return job(ctx, f, "create", f.vertex.CreateBatchPredictionJob, in)
+}
+
+// GetBatchPredictionJob implements aiplatformpb.JobServiceServer.
+func (f *front) GetBatchPredictionJob(ctx context.Context, in *aiplatformpb.GetBatchPredictionJobRequest) (*aiplatformpb.BatchPredictionJob, error) {
+	return job(ctx, f, "get", f.vertex.GetBatchPredictionJob, in)
+}
+
+// ListBatchPredictionJobs implements aiplatformpb.JobServiceServer.
+func (f *front) ListBatchPredictionJobs(ctx context.Context, in *aiplatformpb.ListBatchPredictionJobsRequest) (*aiplatformpb.ListBatchPredictionJobsResponse, error) {
+	return job(ctx, f, "list", f.vertex.ListBatchPredictionJobs, in)
+}
+
+// CancelBatchPredictionJob implements aiplatformpb.JobServiceServer.
+func (f *front) CancelBatchPredictionJob(ctx context.Context, in *aiplatformpb.CancelBatchPredictionJobRequest) (*emptypb.Empty, error) {
+	return job(ctx, f, "cancel", f.vertex.CancelBatchPredictionJob, in)
+}
+
+// writes says of calls whether they write an object of a bucket whose name begins so, and that contains all of these words.
+func writes(bucket, prefix string, words ...string) func(*call) bool {
+	return func(c *call) bool {
+		if c.bucket != bucket || !strings.HasPrefix(c.object, prefix) {
+			return false
+		}
+		for _, word := range words {
+			if !strings.Contains(c.object, word) && !bytes.Contains(c.head, []byte(word)) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// calls says of calls whether they are of a method of JobService.
+func calls(method string) func(*call) bool { return func(c *call) bool { return c.method == method } }
+
+// nth says yes at the nth such call of one worker.
+func nth(n int, at func(*call) bool) func(*call) bool {
+	seen := map[string]int{}
+	return func(c *call) bool {
+		if !at(c) {
+			return false
+		}
+		seen[c.worker]++
+		return seen[c.worker] == n
+	}
+}

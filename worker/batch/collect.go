@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/assetmill/assetmill/jobs"
-	"github.com/assetmill/assetmill/schemas"
 	"github.com/assetmill/assetmill/worker"
 )
 
@@ -262,16 +261,11 @@ func counts(line worker.OutputRow) bool {
 func (c *collecting) end(ctx context.Context, line worker.OutputRow, r *row) (fate, error) {
 	end := conclusion(c.m, c.state, r)
 	end.Answer = line.Answer
-	sum := ""
-	if line.Answer.Image != nil {
-		sum = worker.EncodeCRC32C(line.Answer.Image.Blob.CRC32C())
-	}
 	_, _, err := c.ports.Spine.Conclude(ctx, end)
 	if err = c.unrecorded(ctx, end.Job, err); !errors.Is(err, worker.ErrFenced) {
-		return fateOf(line.Answer.Reason.Outcome()), c.unrecorded(ctx, end.Job, err)
+		return fateOf(line.Answer.Reason.Outcome()), err
 	}
-	// If another line ended it, whoever collects that one makes the end known.
-	ended, err := c.endedHere(ctx, end, func(row *schemas.GenerationRow) bool { return sum == "" || sum == row.GetAssetCrc32C() })
+	ended, err := c.endedHere(ctx, end)
 	if err == nil && ended == 0 {
 		err = errors.New("its job is no longer the batch's: another worker takes this one for dead and has gone on")
 	}
@@ -363,16 +357,14 @@ func conclusion(m *Manifest, s *State, r *row) worker.Conclusion {
 }
 
 // endedHere says how the job of a conclusion ended, whose ticket no longer holds it, if it ended in this batch. An earlier try may have ended
-// it that came no further: so the end is made known again, if it may be this conclusion's.
-func (r *Runner) endedHere(ctx context.Context, c worker.Conclusion, mine func(*schemas.GenerationRow) bool) (fate, error) {
+// it that came no further, with this line or with another of the same row: so the end is made known again, whosever it is.
+func (r *Runner) endedHere(ctx context.Context, c worker.Conclusion) (fate, error) {
 	end, ended, err := r.ports.Ledger.Look(ctx, c.Job.ID)
 	if err != nil || !ended || end.Generation.GetBatchId() != c.Batch {
 		return 0, err
 	}
-	if mine(end.Generation) {
-		if err := r.unrecorded(ctx, c.Job, r.ports.Spine.Repeat(ctx, c, end)); err != nil {
-			return 0, err
-		}
+	if err := r.unrecorded(ctx, c.Job, r.ports.Spine.Repeat(ctx, c, end)); err != nil {
+		return 0, err
 	}
 	return fateOf(jobs.Outcome(end.Generation.GetOutcome())), nil
 }

@@ -1,11 +1,13 @@
 package batch_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -238,6 +240,46 @@ func TestASmallByteBudgetDoesNotBlock(t *testing.T) {
 			p.halt()
 		}
 		w.books(prompts(100))
+	})
+}
+
+// A worker is killed when a row's job has ended with one of its two lines, and lineage does not know yet. Lines are collected side by side, so
+// that the other line may come first when the range is collected again.
+func TestAnEndIsMadeKnownByAnyOfARowsLines(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.run.Concurrency = 1
+		w.vertex.Row = func(batchtest.Request) batchtest.Row { return batchtest.Row{Copies: 1} }
+		killed := w.start("w1", func(op, subject string, _ int) fault {
+			if op == "generation" && subject == "job-0" {
+				return killBefore
+			}
+			return fine
+		})
+		w.publishMany(1)
+		if !until(time.Hour, killed.dead.Load) {
+			t.Fatal("it never came to that")
+		}
+		files, err := w.files.List(t.Context(), "batches/"+w.batchID()+"/output/")
+		if err != nil || len(files) != 1 {
+			t.Fatalf("output %v: %v", files, err)
+		}
+		output, generation, err := w.files.Read(t.Context(), files[0].Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := slices.Collect(bytes.Lines(output))
+		slices.Reverse(lines)
+		if len(lines) != 2 || bytes.Equal(lines[0], lines[1]) {
+			t.Fatalf("lines %q", lines)
+		}
+		if _, err := w.files.Swap(t.Context(), files[0].Name, generation, bytes.Join(lines, nil)); err != nil {
+			t.Fatal(err)
+		}
+		next := w.start("w2", nil)
+		w.settle(3 * time.Hour)
+		next.halt()
+		w.books(prompts(1))
 	})
 }
 

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/assetmill/assetmill/jobs"
-	"github.com/assetmill/assetmill/schemas"
 	"github.com/assetmill/assetmill/worker"
 )
 
@@ -247,7 +246,7 @@ func (b *run) settled(ctx context.Context, end worker.Conclusion, f fate, err er
 	if !errors.Is(err, worker.ErrFenced) {
 		return f, err
 	}
-	ended, err := b.endedHere(ctx, end, func(*schemas.GenerationRow) bool { return true })
+	ended, err := b.endedHere(ctx, end)
 	if ended == 0 {
 		ended = fateRequeued
 	}

@@ -89,7 +89,7 @@ func (r *Runner) collect(ctx context.Context, m *Manifest, n int, log *zap.Logge
 		if err != nil || generation != 0 {
 			return err // collected before
 		}
-		c := &collecting{Runner: r, m: m, state: s, span: s.Ranges[n-1], log: log, ended: map[int32]bool{}}
+		c := &collecting{Runner: r, m: m, state: s, span: s.Ranges[n-1], log: log}
 		c.found = Found{Range: c.span, Worker: r.cfg.Worker}
 		if err := c.run(ctx); err != nil {
 			return fmt.Errorf("collect %s from byte %d: %w", c.span.File, c.span.From, err)
@@ -118,8 +118,9 @@ type collecting struct {
 	index  *index
 	placed placement // when only these lines are collected
 
+	met met
+
 	mu    sync.Mutex
-	ended map[int32]bool // rows whose jobs this collection ends
 	found Found
 	fates []byte // of found.Rows
 }
@@ -229,13 +230,9 @@ func (c *collecting) conclude(ctx context.Context, line worker.OutputRow, number
 		return err
 	}
 	c.complete(line, r)
-	f, err := fateUnmade, error(nil)
-	switch {
-	case !counts(line):
-	case !c.first(number):
-		f = fateRepeated
-	default:
-		if f, err = c.end(ctx, line, r); err != nil {
+	f := fateUnmade
+	if counts(line) {
+		if f, err = c.answered(ctx, line, r); err != nil {
 			return fmt.Errorf("row %d: %w", number, err)
 		}
 	}
@@ -257,30 +254,35 @@ func counts(line worker.OutputRow) bool {
 	return line.Answer != nil && line.Answer.Reason != jobs.ReasonBadAnswer
 }
 
+// answered takes an answer that counts: the first of its row ends the job.
+func (c *collecting) answered(ctx context.Context, line worker.OutputRow, r *row) (fate, error) {
+	switch first, ended := c.met.add(int32(r.number), sumOf(line)); {
+	case first:
+		return c.end(ctx, line, r)
+	case ended:
+		_, err := c.endedHere(ctx, conclusion(c.m, c.state, r), func(string) bool { return true })
+		return fateRepeated, err
+	default:
+		return fateRepeated, nil
+	}
+}
+
 // end ends a job with a line's answer.
 func (c *collecting) end(ctx context.Context, line worker.OutputRow, r *row) (fate, error) {
 	end := conclusion(c.m, c.state, r)
 	end.Answer = line.Answer
+	sum := sumOf(line)
 	_, _, err := c.ports.Spine.Conclude(ctx, end)
 	if err = c.unrecorded(ctx, end.Job, err); !errors.Is(err, worker.ErrFenced) {
 		return fateOf(line.Answer.Reason.Outcome()), err
 	}
-	ended, err := c.endedHere(ctx, end)
+	ended, err := c.endedHere(ctx, end, func(asset string) bool {
+		return sum == "" || sum == asset || c.met.endedOtherwise(int32(r.number), asset)
+	})
 	if err == nil && ended == 0 {
 		err = errors.New("its job is no longer the batch's: another worker takes this one for dead and has gone on")
 	}
 	return ended, err
-}
-
-// first reports whether a row's answer is the first that this collection comes to: it ends the job, or ends the collection.
-func (c *collecting) first(number int32) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ended[number] {
-		return false
-	}
-	c.ended[number] = true
-	return true
 }
 
 // complete fills in what an answer costs that came without counts.
@@ -357,11 +359,14 @@ func conclusion(m *Manifest, s *State, r *row) worker.Conclusion {
 }
 
 // endedHere says how the job of a conclusion ended, whose ticket no longer holds it, if it ended in this batch. An earlier try may have ended
-// it that came no further, with this line or with another of the same row: so the end is made known again, whosever it is.
-func (r *Runner) endedHere(ctx context.Context, c worker.Conclusion) (fate, error) {
+// it that came no further: so the end is made known again, if that is this conclusion's to do, by the checksum of the asset.
+func (r *Runner) endedHere(ctx context.Context, c worker.Conclusion, mine func(asset string) bool) (fate, error) {
 	end, ended, err := r.ports.Ledger.Look(ctx, c.Job.ID)
 	if err != nil || !ended || end.Generation.GetBatchId() != c.Batch {
 		return 0, err
+	}
+	if !mine(end.Generation.GetAssetCrc32C()) {
+		return fateOf(jobs.Outcome(end.Generation.GetOutcome())), nil
 	}
 	if err := r.unrecorded(ctx, c.Job, r.ports.Spine.Repeat(ctx, c, end)); err != nil {
 		return 0, err

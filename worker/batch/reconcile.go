@@ -246,7 +246,7 @@ func (b *run) settled(ctx context.Context, end worker.Conclusion, f fate, err er
 	if !errors.Is(err, worker.ErrFenced) {
 		return f, err
 	}
-	ended, err := b.endedHere(ctx, end)
+	ended, err := b.endedHere(ctx, end, func(string) bool { return true })
 	if ended == 0 {
 		ended = fateRequeued
 	}

@@ -126,8 +126,8 @@ simulate: go ## Simulate a day of 1.2 million jobs on which everything breaks, a
 	fi
 
 .PHONY: torture
-torture: go ## Kill, freeze, stop and starve real workers at full size, restart the cloud's services, and balance the books (20 min)
-	@ASSETMILL_TORTURE_FULL=1 go test -v -count 1 -timeout 60m ./internal/torture
+torture: go ## Kill, freeze, stop and starve real workers at full size, restart the cloud's services, and balance the books (about an hour)
+	@ASSETMILL_TORTURE_FULL=1 go test -v -count 1 -timeout 3h ./internal/torture
 
 .PHONY: fuzz
 fuzz: go ## Fuzz every fuzz target for FUZZTIME (20s) each, beyond the seeds that `make test` runs

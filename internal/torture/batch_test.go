@@ -19,7 +19,7 @@ func (p *batchPlan) strikes() []*strike {
 		{name: "gathering: jobs are claimed", at: nth(p.rows/4, claim)},
 		{name: "sealing: the hand-off is sent, the manifest is not written", at: writes(work, "batches/", "/manifest.json", `"gatherer"`)},
 		{name: "sealing: the manifest is written, no message is acknowledged", at: writes(work, "batches/", "/manifest.json", `"gatherer"`), after: true},
-		{name: "submitting: the Vertex job exists, nobody knows its name", at: calls("create"), after: true},
+		{name: "submitting: the Vertex job exists, nobody knows its name", at: calls(methodCreate), after: true},
 		{name: "watching: a look at the Vertex job", at: calls("get")},
 		{name: "collecting: in the middle of a range", at: nth(p.shard/2, writes(assets, ""))},
 		{name: "collecting: a range is stored, its checkpoint is not written", at: writes(work, "batches/", "/ranges/")},

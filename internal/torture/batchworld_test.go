@@ -36,6 +36,9 @@ const batchStreams = 8
 // feedEvery is after how many looks for a held worker it is looked whether the next file may be submitted, which takes longer.
 const feedEvery = 40
 
+// intentLimit bounds the time from a worker's note that it will create a Vertex job to the create: one look into the ledger.
+const intentLimit = 10 * time.Second
+
 // treatment is what Vertex does to a row when it comes for the first time.
 type treatment int
 
@@ -161,6 +164,8 @@ func (w *batchWorld) kill(s *strike) {
 		return len(hit) > 0
 	})
 	name := <-hit
+	// What a killed worker was about to create is waited for by the others; that place is left to tests in virtual time.
+	within(intentLimit, time.Second/20, func() bool { return !w.siege.undecided(name) })
 	for _, k := range w.workers {
 		if k.name == name {
 			k.kill()

@@ -27,7 +27,7 @@ type call struct {
 	worker string
 	method string // of JobService; empty: a write
 	bucket string
-	object string
+	object string // or the batch that is to be created
 	head   []byte // the beginning of the object, and what describes it
 }
 
@@ -41,9 +41,13 @@ type strike struct {
 
 // siege watches the calls of all workers for the next strike.
 type siege struct {
-	mu   sync.Mutex
-	next *strike
-	hit  chan string // the worker that is held at the next strike
+	mu     sync.Mutex
+	next   *strike
+	hit    chan string     // the worker that is held at the next strike
+	doomed map[string]bool // workers that were held at one
+	// intents are the creates of Vertex jobs that are written down and not made yet, by worker and batch. A worker that is killed meanwhile leaves a
+	// batch for which nobody creates another for ten minutes. That is as it should be, and takes longer than a test has.
+	intents map[string]map[string]bool
 }
 
 // arm makes a strike the next one, and returns where the worker is told that it holds.
@@ -54,26 +58,75 @@ func (s *siege) arm(next *strike) <-chan string {
 	return s.hit
 }
 
+// enter says whether a call is to be held, and if so, whether it is served first. hit is where its worker is to be told, if it is the strike.
+func (s *siege) enter(c *call) (hit chan<- string, held, after bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	intent := intends(c)
+	if intent && s.doomed[c.worker] {
+		return nil, true, false
+	}
+	if intent {
+		if s.intents == nil {
+			s.intents = map[string]map[string]bool{}
+		}
+		if s.intents[c.worker] == nil {
+			s.intents[c.worker] = map[string]bool{}
+		}
+		s.intents[c.worker][strings.Split(c.object, "/")[1]] = true
+	}
+	if s.next == nil || !s.next.at(c) {
+		return nil, false, false
+	}
+	if s.doomed == nil {
+		s.doomed = map[string]bool{}
+	}
+	s.doomed[c.worker] = true
+	hit, after, s.next = s.hit, s.next.after, nil
+	return hit, true, after
+}
+
+// intends reports whether a call writes down that a Vertex job is about to be created.
+func intends(c *call) bool {
+	return strings.HasSuffix(c.object, "/state.json") && bytes.Contains(c.head, []byte(`"phase":"gathered"`)) && bytes.Contains(c.head, []byte(`"creates":`))
+}
+
+// made notes that a create has reached Vertex.
+func (s *siege) made(c *call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.intents[c.worker], c.object)
+}
+
+// undecided reports whether a worker has creates before it that are written down.
+func (s *siege) undecided(worker string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.intents[worker]) > 0
+}
+
 // pass lets a call through, or holds it, before or after it was served, until the worker is dead. It reports whether the answer may
 // be given.
 func (s *siege) pass(ctx context.Context, c *call, serve func()) bool {
-	s.mu.Lock()
-	var hit chan string
-	after := false
-	if s.next != nil && s.next.at(c) {
-		hit, after, s.next = s.hit, s.next.after, nil
-	}
-	s.mu.Unlock()
-	if hit == nil || after {
+	hit, held, after := s.enter(c)
+	if !held || after {
 		serve()
+		if c.method == methodCreate {
+			s.made(c)
+		}
 	}
-	if hit == nil {
+	if !held {
 		return true
 	}
-	hit <- c.worker
+	if hit != nil {
+		hit <- c.worker
+	}
 	<-ctx.Done() // its connection ends with it
 	return false
 }
+
+// methodCreate is the method that creates a Vertex job.
+const methodCreate = "create"
 
 // front stands before the services of one worker.
 type front struct {
@@ -192,30 +245,31 @@ func (k *keptAnswer) send(w http.ResponseWriter) {
 }
 
 // job passes a call about batch prediction jobs on.
-func job[Q, A any](ctx context.Context, f *front, method string, serve func(context.Context, Q, ...grpc.CallOption) (A, error), in Q) (out A, err error) {
+func job[Q, A any](ctx context.Context, f *front, c call, serve func(context.Context, Q, ...grpc.CallOption) (A, error), in Q) (out A, err error) {
 	// The call goes on when its worker dies, as one that has reached Google does.
-	f.siege.pass(ctx, &call{worker: f.worker, method: method}, func() { out, err = serve(context.WithoutCancel(ctx), in) })
+	c.worker = f.worker
+	f.siege.pass(ctx, &c, func() { out, err = serve(context.WithoutCancel(ctx), in) })
 	return out, err
 }
 
 // CreateBatchPredictionJob implements aiplatformpb.JobServiceServer.
 func (f *front) CreateBatchPredictionJob(ctx context.Context, in *aiplatformpb.CreateBatchPredictionJobRequest) (*aiplatformpb.BatchPredictionJob, error) {
-	return job(ctx, f, "create", f.vertex.CreateBatchPredictionJob, in)
+	return job(ctx, f, call{method: methodCreate, object: in.GetBatchPredictionJob().GetDisplayName()}, f.vertex.CreateBatchPredictionJob, in)
 }
 
 // GetBatchPredictionJob implements aiplatformpb.JobServiceServer.
 func (f *front) GetBatchPredictionJob(ctx context.Context, in *aiplatformpb.GetBatchPredictionJobRequest) (*aiplatformpb.BatchPredictionJob, error) {
-	return job(ctx, f, "get", f.vertex.GetBatchPredictionJob, in)
+	return job(ctx, f, call{method: "get"}, f.vertex.GetBatchPredictionJob, in)
 }
 
 // ListBatchPredictionJobs implements aiplatformpb.JobServiceServer.
 func (f *front) ListBatchPredictionJobs(ctx context.Context, in *aiplatformpb.ListBatchPredictionJobsRequest) (*aiplatformpb.ListBatchPredictionJobsResponse, error) {
-	return job(ctx, f, "list", f.vertex.ListBatchPredictionJobs, in)
+	return job(ctx, f, call{method: "list"}, f.vertex.ListBatchPredictionJobs, in)
 }
 
 // CancelBatchPredictionJob implements aiplatformpb.JobServiceServer.
 func (f *front) CancelBatchPredictionJob(ctx context.Context, in *aiplatformpb.CancelBatchPredictionJobRequest) (*emptypb.Empty, error) {
-	return job(ctx, f, "cancel", f.vertex.CancelBatchPredictionJob, in)
+	return job(ctx, f, call{method: "cancel"}, f.vertex.CancelBatchPredictionJob, in)
 }
 
 // writes says of calls whether they write an object of a bucket whose name begins so, and that contains all of these words.

@@ -73,6 +73,27 @@
 //     come to the same turns. Where they do not for a while, two call in one slot or
 //     nobody does, and the law sees to the rest.
 //
+// # Throttles that do not depend on the rate
+//
+// In a pool that is shared with strangers some share of the calls is throttled however
+// slowly they come. A quota is known by its throttles' end as soon as the rate is lower;
+// such background, as it is called here, goes on. Only a [Sharing] tells them apart:
+//
+//   - Evidence is calls at clearly reduced rates, and how many of them were throttled.
+//     For a worker that is alone on the lane, or has its only seat, these are the calls
+//     after a cut, but for the first eight, until half of the cut is made up for; of their
+//     throttles one in T is the law's own. Workers that call at the same time all
+//     slow down to three quarters for 8 s, when the leader says so: first after a minute,
+//     then after gaps that double, or each four minutes where there is background. All add
+//     up their evidence, which fades with a time constant of ten minutes.
+//   - The background p is what that shows at least, between 0.3 and 12 %. As long as it
+//     is 0, each throttle counts, and the law is as above.
+//   - Else each throttle adds 1 to the excess, each call takes p off it, down to 0, and the
+//     rate is cut when the excess reaches 1 + e, where e = 1.5*sqrt(n) is what n throttles
+//     that are expected in T may be off by chance, and somewhat more while p is uncertain.
+//     The cut is deeper by what the rate overshot meanwhile.
+//   - When p rises, earlier cuts were wrong, and the rate is searched for.
+//
 // # Invariants
 //
 // Wait is never longer than two minutes. If the caller heeds it, no two calls
@@ -83,10 +104,10 @@
 // # What it does not do
 //
 // It repeats no call, shuts no lane, bounds no calls in flight, and knows nothing
-// of prompts, prices or latencies. It takes every throttle for a sign that calls
-// come too fast: where a share of the calls is throttled whatever the rate, a seat,
-// or a worker that calls on its own, settles at a rate that depends on the share
-// alone: at about 690 calls a minute for 1 %, 340 for 2 %, 70 for 5 %.
+// of prompts, prices or latencies. A [Limiter] by itself takes every throttle for a sign
+// that calls come too fast: where a share of the calls is throttled whatever the rate, it
+// settles at about 690 calls a minute for 1 %, 340 for 2 %, 70 for 5 %. So does a Sharing
+// that does not hear of the others.
 //
 // How it fares against five other ways, and where it misses its targets, is in
 // docs/pacing.md; package pacesim beside this one measures it.

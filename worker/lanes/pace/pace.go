@@ -148,6 +148,8 @@ type Limiter struct {
 	begun  float64 // calls since cut
 	noisy  bool    // since the last call began, an answer came that forbids growth
 	sooner bool    // the last call was an early second try
+
+	back background
 }
 
 // New returns a limiter that begins with a modest rate. Its first call may begin
@@ -180,7 +182,8 @@ func (l *Limiter) Begin(now time.Time, more bool) {
 	if late > idleAfter {
 		l.fade(now, late-idleAfter)
 	}
-	if interval := 1 / l.rate; more && !l.noisy && late.Seconds() <= interval && now.Sub(l.told) < unheard {
+	eased := l.back.eased(now)
+	if interval := 1 / l.rate; more && !eased && !l.noisy && late.Seconds() <= interval && now.Sub(l.told) < unheard {
 		dt := min(max(0, now.Sub(l.last).Seconds()), 2*interval)
 		l.quiet += dt
 		l.rate = min(l.rate*math.Exp(l.speed()*dt), l.ceiling)
@@ -188,8 +191,15 @@ func (l *Limiter) Begin(now time.Time, more bool) {
 	l.sooner = l.sooner && l.noisy
 	l.noisy = false
 	l.begun++
+	l.back.excess = max(0, l.back.excess-l.back.share)
+	if l.back.clear(now, l.rate, l.begun) {
+		l.back.saw(now, l.rate)
+	}
 	l.last = now
 	interval, most := 1/l.rate, catchUp
+	if eased {
+		interval /= easePart
+	}
 	if l.rate <= keepsOne {
 		most = tightCatchUp
 	}
@@ -240,7 +250,7 @@ func (l *Limiter) Lost(now, began time.Time) { l.noisy = true }
 func (l *Limiter) Throttled(now, began time.Time, retryAfter time.Duration) {
 	l.told = now
 	if began.After(l.cut) {
-		l.slow(now, began)
+		l.heed(now, began)
 	}
 	if retryAfter > 0 {
 		// The spread keeps workers that were told the same from coming back together.
@@ -255,12 +265,28 @@ func (l *Limiter) Throttled(now, began time.Time, retryAfter time.Duration) {
 	}
 }
 
-// slow cuts the rate because a call that began then was throttled.
-func (l *Limiter) slow(now, began time.Time) {
+// heed takes in that a call that began then was throttled. Throttles cut the rate as
+// soon as there are more than those that come whatever the rate.
+func (l *Limiter) heed(now, began time.Time) {
 	age := min(now.Sub(began).Seconds(), maxAge)
-	speed := l.speed()
 	since := l.begun - l.rate*age // calls from the last cut to the one that was throttled
+	if l.back.clear(began, l.rate*math.Exp(-l.speed()*age), since) {
+		l.back.throttles++
+	}
+	l.back.excess++
+	if l.back.excess >= 1+l.back.slack(l.rate) {
+		l.slow(now, began, age, since)
+	}
+}
+
+// slow cuts the rate because a call that began then was throttled.
+func (l *Limiter) slow(now, began time.Time, age, since float64) {
+	speed := l.speed()
 	depth := l.depth(speed, since)
+	deep := l.back.deep()
+	if deep {
+		depth = min(depth+l.back.share, maxCut)
+	}
 	floor := l.floor(now)
 	rate := l.rate * math.Exp(-speed*age-depth)
 	l.rate, l.growth = min(max(rate, floor), l.ceiling), speed/2
@@ -277,15 +303,20 @@ func (l *Limiter) slow(now, began time.Time) {
 	l.shift(now, began, speed)
 	l.quiet, l.begun, l.noisy = 0, 0, true
 	l.cut = now.Add(seconds(min(age, crowd)))
+	l.back.excess, l.back.edge = 0, 0
+	if deep {
+		l.back.edge = l.rate * math.Exp(depth/2)
+	}
 }
 
 // depth is by how much the rate's logarithm is cut when it grew at that speed and
 // made so many calls since the last cut.
 func (l *Limiter) depth(speed, since float64) float64 {
 	// Where calls are few, the rate may have passed the quota anywhere between two.
-	depth := max(overshoot*math.Sqrt(speed/2), speed/l.rate)
+	slack := l.back.slack(l.rate)
+	depth := max(overshoot*math.Sqrt(2*(bucketTime+slack/l.rate)*speed), speed/l.rate)
 	l.repeats++
-	if since > repeatCalls {
+	if since > repeatCalls+2*slack {
 		l.repeats = 0
 	}
 	if l.repeats > 0 {

@@ -43,6 +43,12 @@ type Report struct {
 	Wants  bool    `json:"w,omitempty"` // jobs wait for the lane's pace, and have for some time
 	Since  Moment  `json:"b,omitempty"` // since when it wants
 	Spare  bool    `json:"e,omitempty"` // its last turn was longer than its jobs needed
+
+	Excess    float64 `json:"x,omitempty"` // throttles, as in the law
+	Edge      float64 `json:"d,omitempty"` // calls a second, as in the law
+	Calls     float64 `json:"c,omitempty"` // its evidence on throttles that do not depend on the rate
+	Throttles float64 `json:"h,omitempty"`
+	Ease      Moment  `json:"o,omitempty"` // when all call more slowly, or did
 }
 
 // Peer is a worker's latest report, and when it was written.
@@ -59,10 +65,13 @@ const maxSeats = 1000
 // that moment. What a worker with a fault or of another version wrote must not
 // stop the others.
 func (r *Report) Valid(at Moment) bool {
-	for _, x := range []float64{r.Growth, r.Quiet, r.Taken} {
+	for _, x := range []float64{r.Growth, r.Quiet, r.Taken, r.Excess, r.Edge, r.Calls} {
 		if !(x >= 0) || math.IsInf(x, 0) {
 			return false
 		}
+	}
+	if !(r.Throttles >= -leastEvidence) || math.IsInf(r.Throttles, 0) || r.Ease < 0 || r.Ease > at.add(easeLast+skew) {
+		return false
 	}
 	return r.Rate > 0 && r.Rate <= maxRate && r.Growth <= startGrowth && r.Taken <= 10*maxRate &&
 		r.Seat >= 0 && r.Seat < maxSeats && r.Last <= at.add(skew) && r.Since <= at.add(skew) &&

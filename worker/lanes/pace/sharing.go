@@ -56,7 +56,9 @@ type Sharing struct {
 	peers []peer // all that were heard of, this worker too, in the lane's order
 
 	plan, next Plan
-	turnsSince Moment // when the members last began to take turns
+	ease       Moment        // when all call more slowly, or did
+	easeGap    time.Duration // to the next such time
+	turnsSince Moment        // when the members last began to take turns
 
 	wanted int // reports in a row that found jobs waiting, up to wantsAfter
 	wants  bool
@@ -147,6 +149,7 @@ func (s *Sharing) state() Report {
 	return Report{
 		Rate: s.law.rate, Growth: s.law.growth, Quiet: s.law.quiet, Taken: s.takenRate(), Seat: s.turn.seat, Under: s.turn.under,
 		Last: s.lastCall(), Plan: s.plan, Next: s.next, Wants: s.wants, Since: s.since, Spare: s.spare,
+		Excess: tidy(s.law.back.excess), Edge: tidy(s.law.back.edge), Calls: tidy(s.law.back.calls), Throttles: tidy(s.law.back.throttles), Ease: s.ease,
 	}
 }
 
@@ -176,6 +179,7 @@ func (s *Sharing) Hear(now time.Time, clock Moment, all []Peer) {
 	s.advance(now)
 	s.follow(now, first)
 	s.rebase(now)
+	s.learn(now)
 }
 
 // members returns who takes part at a moment, in the lane's order, and this
@@ -286,6 +290,7 @@ func (s *Sharing) enter(now time.Time) {
 	*t = turn{under: s.plan, slot: s.view.slot, seat: s.view.seat, began: now, base: b, holding: true}
 	s.spare = false
 	s.law.resume(b.Rate, b.Growth, b.Quiet, now, s.firstCall(now))
+	s.law.back.excess, s.law.back.edge = b.Excess, b.Edge
 }
 
 // firstCall is when the first call of a turn may begin: an interval after the last

@@ -348,7 +348,8 @@ func TestReportsFromOutside(t *testing.T) {
 	t.Parallel()
 	clock := MomentOf(epoch)
 	turns := Plan{2, 32 * time.Second, clock.add(-time.Minute)}
-	good := Report{Rate: 2, Growth: 0.1, Quiet: 3, Taken: 1.5, Seat: 1, Under: turns, Last: clock, Plan: turns, Next: Plan{From: clock.add(20 * time.Second)}, Wants: true, Since: clock.add(-time.Hour)}
+	good := Report{Rate: 2, Growth: 0.1, Quiet: 3, Taken: 1.5, Seat: 1, Under: turns, Last: clock, Plan: turns, Next: Plan{From: clock.add(20 * time.Second)}, Wants: true, Since: clock.add(-time.Hour),
+		Excess: 1.5, Edge: 2.5, Calls: 1234.5, Throttles: -1.25, Ease: clock}
 	text, err := json.Marshal(good)
 	if err != nil {
 		t.Fatal(err)
@@ -376,6 +377,12 @@ func TestReportsFromOutside(t *testing.T) {
 		"plan in a year":   func(r *Report) { r.Next.From = clock.add(365 * 24 * time.Hour) },
 		"plan before 1970": func(r *Report) { r.Next.From = -1 },
 		"last in an hour":  func(r *Report) { r.Last = clock.add(time.Hour) },
+		"excess":           func(r *Report) { r.Excess = math.Inf(1) },
+		"edge":             func(r *Report) { r.Edge = math.NaN() },
+		"negative calls":   func(r *Report) { r.Calls = -1 },
+		"throttles":        func(r *Report) { r.Throttles = math.NaN() },
+		"fewer throttles":  func(r *Report) { r.Throttles = -1e9 },
+		"slow in a day":    func(r *Report) { r.Ease = clock.add(24 * time.Hour) },
 		"since tomorrow":   func(r *Report) { r.Since = clock.add(24 * time.Hour) },
 	} {
 		r := good

@@ -118,6 +118,14 @@ func Killed(workers int, perMinute float64) Scenario {
 	return sc
 }
 
+// Contended has a share of the calls throttled whatever the rate, as in a pool that
+// is shared with strangers.
+func Contended(workers int, perMinute, share float64) Scenario {
+	sc := Steady(workers, perMinute)
+	sc.Contended = share
+	return sc
+}
+
 // Idle has a third of the time in which jobs come at a quarter of the quota.
 func Idle(workers int, perMinute float64) Scenario {
 	sc := Steady(workers, perMinute)

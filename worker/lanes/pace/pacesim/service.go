@@ -27,6 +27,7 @@ type Step struct {
 type service struct {
 	sc     *Scenario
 	points []float64 // noise, one point a period
+	chance *rand.Rand
 
 	tokens   float64
 	at       time.Duration
@@ -34,7 +35,7 @@ type service struct {
 }
 
 func newService(sc *Scenario, seed uint64) *service {
-	s := &service{sc: sc}
+	s := &service{sc: sc, chance: rand.New(rand.NewPCG(seed, 0x636f6e74656e64))}
 	if sc.Noise > 0 {
 		r := rand.New(rand.NewPCG(seed, 0x6e6f697365))
 		for range int(sc.Duration/sc.NoisePeriod) + 2 {
@@ -76,7 +77,8 @@ func (s *service) take(now time.Duration) bool {
 		perMinute = min(perMinute, s.admitted+g)
 	}
 	s.tokens = min(s.keeps(perMinute/60), s.tokens+elapsed*perMinute/60)
-	if perMinute == 0 || s.tokens < 1 {
+	contended := s.sc.Contended > 0 && s.chance.Float64() < s.sc.Contended
+	if perMinute == 0 || s.tokens < 1 || contended {
 		return false
 	}
 	s.tokens--

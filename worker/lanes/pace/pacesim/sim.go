@@ -20,6 +20,9 @@ type Scenario struct {
 	// Growth bounds the admitted rate: its average over the last minute plus so
 	// many calls a minute. 0: no bound.
 	Growth float64
+	// Contended is the share of calls, 0 to 1, that are throttled whatever the rate.
+	// They use no quota.
+	Contended float64
 	// Latencies of accepted and of throttled calls, uniform between both, of which
 	// Reach is the way to the service.
 	Call, Throttle, Reach [2]time.Duration

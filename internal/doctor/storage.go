@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"google.golang.org/api/storage/v1"
 )
 
 const storageAPI = "storage.googleapis.com"
@@ -133,11 +135,7 @@ func (a *area) bucketPolicy(ctx context.Context, name string) ([]binding, error)
 	if err != nil {
 		return nil, err
 	}
-	var all []binding
-	for _, b := range policy.Bindings {
-		all = append(all, binding{b.Role, b.Members})
-	}
-	return all, nil
+	return bindings(policy), nil
 }
 
 // folderPolicy returns who has roles on a managed folder. A folder that is none grants nothing.
@@ -151,11 +149,15 @@ func (a *area) folderPolicy(ctx context.Context, at place) ([]binding, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []binding
+	return bindings(policy), nil
+}
+
+// bindings returns who has which role in a policy of Cloud Storage.
+func bindings(policy *storage.Policy) (all []binding) {
 	for _, b := range policy.Bindings {
 		all = append(all, binding{b.Role, b.Members})
 	}
-	return all, nil
+	return all
 }
 
 // count writes a number with its noun.

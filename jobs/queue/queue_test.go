@@ -67,6 +67,23 @@ func dial(t *testing.T, server *pstest.Server, opts ...grpc.DialOption) *pubsub.
 	return client
 }
 
+// publish publishes one job, and returns when Pub/Sub has it.
+func publish(t *testing.T, ctx context.Context, q *queue.Queue, m *schemas.Job) *jobs.Job {
+	t.Helper()
+	j, err := jobs.DefaultCatalogue().Parse(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait, err := q.PublishJob(ctx, j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
 // collect receives until n verdicts were given, and returns what was delivered.
 func collect(t *testing.T, q *queue.Queue, n int, verdict func(d *jobs.Delivery) jobs.Verdict) []*jobs.Delivery {
 	t.Helper()
@@ -98,17 +115,7 @@ func TestAJobArrivesAsItWasPublished(t *testing.T) {
 	_, client := open(t)
 	q := queue.New(client, queue.Config{Mode: jobs.Online, MaxMessages: 4})
 	defer q.Close()
-	j, err := jobs.DefaultCatalogue().Parse(&schemas.Job{Prompt: "a red fox 🦊", Campaign: "spring", Source: map[string]string{"SKU": "7"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	wait, err := q.PublishJob(t.Context(), j)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := wait(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	j := publish(t, t.Context(), q, &schemas.Job{Prompt: "a red fox 🦊", Campaign: "spring", Source: map[string]string{"SKU": "7"}})
 	d := collect(t, q, 1, ack)[0]
 	m := &schemas.Job{}
 	if err := schemas.Unmarshal(d.Data, m); err != nil {
@@ -153,17 +160,7 @@ func TestAJobMayWaitForMoreDeliveriesThanPubSubAllows(t *testing.T) {
 	}
 	q := queue.New(client, queue.Config{Mode: jobs.Online})
 	t.Cleanup(q.Close)
-	j, err := jobs.DefaultCatalogue().Parse(&schemas.Job{Prompt: "waits"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	wait, err := q.PublishJob(t.Context(), j)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := wait(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	publish(t, t.Context(), q, &schemas.Job{Prompt: "waits"})
 	all := collect(t, q, 110, func(*jobs.Delivery) jobs.Verdict { return jobs.Verdict{Action: jobs.Retry} })
 	ids := map[string]bool{}
 	for _, d := range all {

@@ -80,23 +80,13 @@ func TestTheHandlerFindsTheProducersTrace(t *testing.T) {
 	}
 }
 
-// publish publishes one job and returns the attributes of its message.
-func publish(t *testing.T, ctx context.Context, tracer api.Tracer) map[string]string {
+// publishedAttributes publishes one job and returns the attributes of its message.
+func publishedAttributes(t *testing.T, ctx context.Context, tracer api.Tracer) map[string]string {
 	t.Helper()
 	server, client := open(t)
 	q := queue.New(client, queue.Config{Mode: jobs.Online, Tracer: tracer})
 	defer q.Close()
-	j, err := jobs.DefaultCatalogue().Parse(&schemas.Job{Id: "fox-1", Prompt: "a secret fox", Campaign: "spring", Submission: "s1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	wait, err := q.PublishJob(ctx, j)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := wait(ctx); err != nil {
-		t.Fatal(err)
-	}
+	publish(t, ctx, q, &schemas.Job{Id: "fox-1", Prompt: "a secret fox", Campaign: "spring", Submission: "s1"})
 	return server.Messages()[0].Attributes
 }
 
@@ -104,7 +94,7 @@ func TestAPublishedJobCarriesItsTrace(t *testing.T) {
 	t.Parallel()
 	spans := tracetest.NewSpanRecorder()
 	tracer := trace.NewTracerProvider(trace.WithSpanProcessor(spans)).Tracer("test")
-	attributes := publish(t, t.Context(), tracer)
+	attributes := publishedAttributes(t, t.Context(), tracer)
 	all := tracetest.SpanStubsFromReadOnlySpans(spans.Ended())
 	if len(all) != 1 || all[0].Name != "publish job" || all[0].SpanKind != api.SpanKindProducer {
 		t.Fatalf("spans: %v", all)
@@ -123,19 +113,19 @@ func TestATraceThatIsNotRecordedStaysSo(t *testing.T) {
 	t.Parallel()
 	// Otherwise the worker would decide anew, and record traces that begin in the middle.
 	tracer := trace.NewTracerProvider(trace.WithSampler(trace.NeverSample())).Tracer("test")
-	if parent := publish(t, t.Context(), tracer)["traceparent"]; !strings.HasSuffix(parent, "-00") {
+	if parent := publishedAttributes(t, t.Context(), tracer)["traceparent"]; !strings.HasSuffix(parent, "-00") {
 		t.Errorf("traceparent is %q", parent)
 	}
 }
 
 func TestWithoutATracerNothingIsAdded(t *testing.T) {
 	t.Parallel()
-	if a := publish(t, t.Context(), nil); len(a) != 1 || a[schemas.AttributeMode] != "online" {
+	if a := publishedAttributes(t, t.Context(), nil); len(a) != 1 || a[schemas.AttributeMode] != "online" {
 		t.Errorf("attributes: %v", a)
 	}
 	// But the caller's own trace goes on.
 	ctx := api.ContextWithRemoteSpanContext(t.Context(), remoteParent(t))
-	if a := publish(t, ctx, nil); a["traceparent"] != "00-"+traceID+"-"+spanID+"-01" {
+	if a := publishedAttributes(t, ctx, nil); a["traceparent"] != "00-"+traceID+"-"+spanID+"-01" {
 		t.Errorf("attributes: %v", a)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/bigquery"
+	"cloud.google.com/go/storage"
 	"github.com/spf13/cobra"
 
 	"github.com/assetmill/assetmill/worker"
@@ -84,25 +85,18 @@ how many ranges of the output are collected, is in batch show.`,
 }
 
 func (a *app) batchList(ctx context.Context, since time.Time, open, asJSON bool) error {
-	s, err := a.settings()
-	if err != nil {
-		return err
-	}
-	l, err := lineage.New(ctx, s.lineageConfig())
-	if err != nil {
-		return err
-	}
-	defer closeLineage(l)
-	rows, err := l.Query(ctx, batchesSQL, maxBatchesBytes,
-		bigquery.QueryParameter{Name: "since", Value: since}, bigquery.QueryParameter{Name: "open", Value: open},
-		bigquery.QueryParameter{Name: "rows", Value: maxListedBatches})
-	if err != nil {
-		return err
-	}
-	if asJSON {
-		return a.printObjects(rows)
-	}
-	return a.printBatches(rows.Columns, rows.Next)
+	return a.withLineage(ctx, func(l *lineage.Lineage) error {
+		rows, err := l.Query(ctx, batchesSQL, maxBatchesBytes,
+			bigquery.QueryParameter{Name: "since", Value: since}, bigquery.QueryParameter{Name: "open", Value: open},
+			bigquery.QueryParameter{Name: "rows", Value: maxListedBatches})
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return a.printObjects(rows)
+		}
+		return a.printBatches(rows.Columns, rows.Next)
+	})
 }
 
 // listed are the columns of a batch that a person looks for first, and what the table calls them.
@@ -174,28 +168,21 @@ func (a *app) withBatch(ctx context.Context, id string, do func(*gcsfiles.Files,
 	if !batchID.MatchString(id) {
 		return usageError("%q is no id of a batch; see assetmill batch list", id)
 	}
-	s, err := a.settings()
-	if err != nil {
-		return err
-	}
-	client, err := s.storageClient(ctx)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	seal, err := ledger.New(client, s.workBucket, "").ReadSeal(ctx, id)
-	if err != nil {
-		return err
-	}
-	if err := sealed(id, seal); err != nil {
-		return err
-	}
-	files := gcsfiles.New(client, gcsfiles.Config{Bucket: s.workBucket, AnyLocation: s.storageLocal})
-	st, err := batch.ReadStatus(ctx, files, seal.Manifest)
-	if err != nil {
-		return err
-	}
-	return do(files, st)
+	return a.withStorage(ctx, func(s *settings, client *storage.Client) error {
+		seal, err := ledger.New(client, s.workBucket, "").ReadSeal(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err := sealed(id, seal); err != nil {
+			return err
+		}
+		files := gcsfiles.New(client, gcsfiles.Config{Bucket: s.workBucket, AnyLocation: s.storageLocal})
+		st, err := batch.ReadStatus(ctx, files, seal.Manifest)
+		if err != nil {
+			return err
+		}
+		return do(files, st)
+	})
 }
 
 // sealed returns an error for a batch that is none.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"cloud.google.com/go/storage"
 	"github.com/spf13/cobra"
 
 	"github.com/assetmill/assetmill/jobs"
@@ -46,26 +47,19 @@ func (a *app) control(ctx context.Context, submission string, control worker.Con
 	if !jobs.ValidID(submission) {
 		return usageError("%q is no id of a submission", submission)
 	}
-	s, err := a.settings()
-	if err != nil {
-		return err
-	}
-	client, err := s.storageClient(ctx)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	// Jobs that producers publish themselves belong to submissions without a receipt.
-	if submission != jobs.DefaultSubmission {
-		receipt, err := ledger.NewReceipts(client, s.workBucket).Receipt(ctx, submission)
-		if err != nil {
-			return err
+	return a.withStorage(ctx, func(s *settings, client *storage.Client) error {
+		// Jobs that producers publish themselves belong to submissions without a receipt.
+		if submission != jobs.DefaultSubmission {
+			receipt, err := ledger.NewReceipts(client, s.workBucket).Receipt(ctx, submission)
+			if err != nil {
+				return err
+			}
+			if receipt == nil {
+				return errNoSubmission(submission)
+			}
 		}
-		if receipt == nil {
-			return errNoSubmission(submission)
-		}
-	}
-	return ledger.NewControls(client, s.workBucket).Set(ctx, submission, control)
+		return ledger.NewControls(client, s.workBucket).Set(ctx, submission, control)
+	})
 }
 
 func errNoSubmission(id string) error {

@@ -35,23 +35,16 @@ the views and their columns. Only a single SELECT is run.`,
 }
 
 func (a *app) query(ctx context.Context, sql string, maxBytes int64, asJSON bool) error {
-	s, err := a.settings()
-	if err != nil {
-		return err
-	}
-	l, err := lineage.New(ctx, s.lineageConfig())
-	if err != nil {
-		return err
-	}
-	defer closeLineage(l)
-	rows, err := l.Query(ctx, sql, maxBytes)
-	if err != nil {
-		return err
-	}
-	if asJSON {
-		return a.printObjects(rows)
-	}
-	return a.printTable(rows)
+	return a.withLineage(ctx, func(l *lineage.Lineage) error {
+		rows, err := l.Query(ctx, sql, maxBytes)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return a.printObjects(rows)
+		}
+		return a.printTable(rows)
+	})
 }
 
 // printObjects prints one JSON object a row.

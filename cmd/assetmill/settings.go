@@ -107,6 +107,34 @@ func (s *settings) storageClient(ctx context.Context) (*storage.Client, error) {
 	return c, nil
 }
 
+// withStorage reads the settings, and opens Cloud Storage for as long as do runs.
+func (a *app) withStorage(ctx context.Context, do func(*settings, *storage.Client) error) error {
+	s, err := a.settings()
+	if err != nil {
+		return err
+	}
+	client, err := s.storageClient(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return do(s, client)
+}
+
+// withLineage reads the settings, and opens the lineage for as long as do runs.
+func (a *app) withLineage(ctx context.Context, do func(*lineage.Lineage) error) error {
+	s, err := a.settings()
+	if err != nil {
+		return err
+	}
+	l, err := lineage.New(ctx, s.lineageConfig())
+	if err != nil {
+		return err
+	}
+	defer closeLineage(l)
+	return do(l)
+}
+
 // lineageConfig says where BigQuery is.
 func (s *settings) lineageConfig() lineage.Config {
 	cfg := lineage.Config{Project: s.project, Dataset: s.dataset}

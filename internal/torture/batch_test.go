@@ -33,7 +33,7 @@ const quickStrikes = 7
 
 // Workers are killed wherever a batch may be, and others go on. What comes of it is the same as if nobody had been killed.
 func TestBatchesKilled(t *testing.T) {
-	p := batchSized(t,
+	p := sized(t,
 		batchPlan{plan: plan{2000, 16, 0, 0, 5 * time.Minute}, workers: 2, parts: 1, rows: 400, shard: 100, share: 20, batchTime: time.Second},
 		batchPlan{plan: plan{100_000, 64, 0, 0, 2 * time.Hour}, workers: 3, parts: 10, rows: 10_000, shard: 1000, share: 100, batchTime: 5 * time.Second})
 	w := newBatchWorld(t, p)

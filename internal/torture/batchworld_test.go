@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -229,14 +228,4 @@ func (w *batchWorld) peakMemory() (mib int64) {
 		}
 	}
 	return mib
-}
-
-// batchSized returns the plan that was asked for, as sized does.
-func batchSized(t *testing.T, small, full batchPlan) batchPlan {
-	t.Helper()
-	if os.Getenv(fullSizes) != "" {
-		return full
-	}
-	t.Parallel()
-	return small
 }

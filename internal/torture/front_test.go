@@ -8,8 +8,10 @@ import (
 	"context"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"regexp"
@@ -195,9 +197,11 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.storage.ServeHTTP(w, r)
 		return
 	}
-	kept := &keptAnswer{header: http.Header{}}
+	kept := httptest.NewRecorder()
 	if f.siege.pass(r.Context(), c, func() { f.storage.ServeHTTP(kept, r) }) {
-		kept.send(w)
+		maps.Copy(w.Header(), kept.Header())
+		w.WriteHeader(kept.Code)
+		_, _ = w.Write(kept.Body.Bytes()) // a worker that has died is no news
 	}
 }
 
@@ -218,30 +222,6 @@ func (f *front) write(r *http.Request) *call {
 		io.Closer
 	}{body, r.Body}
 	return c
-}
-
-// keptAnswer is an answer that is not given yet.
-type keptAnswer struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-// Header implements http.ResponseWriter.
-func (k *keptAnswer) Header() http.Header { return k.header }
-
-// WriteHeader implements http.ResponseWriter.
-func (k *keptAnswer) WriteHeader(status int) { k.status = status }
-
-// Write implements http.ResponseWriter.
-func (k *keptAnswer) Write(p []byte) (int, error) { return k.body.Write(p) }
-
-func (k *keptAnswer) send(w http.ResponseWriter) {
-	for name, values := range k.header {
-		w.Header()[name] = values
-	}
-	w.WriteHeader(max(k.status, http.StatusOK))
-	_, _ = w.Write(k.body.Bytes()) // a worker that has died is no news
 }
 
 // job passes a call about batch prediction jobs on.

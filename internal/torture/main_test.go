@@ -64,7 +64,7 @@ func shares(small ...int) []int {
 }
 
 // sized returns the plan that was asked for. Small scenarios run side by side, full ones alone.
-func sized(t *testing.T, small, full plan) plan {
+func sized[P plan | batchPlan](t *testing.T, small, full P) P {
 	t.Helper()
 	if os.Getenv(fullSizes) != "" {
 		return full

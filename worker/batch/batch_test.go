@@ -12,9 +12,7 @@ func TestEachImageLandsOnItsOwnJob(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		p := w.start("w1", nil)
 		w.publishMany(250)
-		w.settle(2 * time.Hour)
-		p.halt()
-		if got := w.books(prompts(250))[string(jobs.ReasonImage)]; got != 250 {
+		if got := w.closeBooks(2*time.Hour, prompts(250), p)[string(jobs.ReasonImage)]; got != 250 {
 			t.Errorf("%d images", got)
 		}
 		closed := w.closed()

@@ -84,23 +84,15 @@ func TestEachKindOfRow(t *testing.T) {
 					w.vertex.Row = firstTime(map[string]batchtest.Row{"a red fox": tt.row})
 					p := w.start("w1", nil)
 					w.publish("fox", "a red fox", "")
-					w.settle(3 * time.Hour)
-					p.halt()
-					reasons := w.books(map[string]string{"fox": "a red fox"})
+					reasons := w.closeBooks(3*time.Hour, map[string]string{"fox": "a red fox"}, p)
 					row := w.row("fox")
 					if reasons[string(tt.reason)] != 1 || row.GetAttempts() != tt.attempts || int64(len(w.lineage.Attempts())) != tt.attempts {
 						t.Errorf("ended: %v after %d calls (%d rows)", reasons, row.GetAttempts(), len(w.lineage.Attempts()))
 					}
 					got := w.closed()[0]
-					counts := &schemas.BatchRow{
-						Done: got.Done, Refused: got.Refused, Failed: got.Failed, Requeued: got.Requeued, Missing: got.Missing,
-						Duplicated: got.Duplicated, Orphans: got.Orphans, Damaged: got.Damaged, CostUsd: got.CostUsd,
-					}
-					want := nothing()
-					proto.Merge(want, tt.want)
-					want.CostUsd = jobs.USD(tt.cost).String()
-					if diff := cmp.Diff(want, counts, protocmp.Transform()); diff != "" {
-						t.Errorf("batch (-want +got):\n%s", diff)
+					checkCounts(t, got, tt.want)
+					if got.GetCostUsd() != jobs.USD(tt.cost).String() {
+						t.Errorf("the batch's cost is %s, want %s", got.GetCostUsd(), jobs.USD(tt.cost))
 					}
 					if tt.reason == jobs.ReasonImage && tt.attempts == 1 && tt.cost == image && row.GetCostUsd() != jobs.USD(image).String() {
 						t.Errorf("the row's cost is %s", row.GetCostUsd())
@@ -119,9 +111,7 @@ func TestOrphansAreKept(t *testing.T) {
 		w.vertex.Row = firstTime(map[string]batchtest.Row{"prompt 3.": {Orphan: true}, "prompt 4.": {Damage: batchtest.Garbage}, "prompt 5.": {Orphan: true}})
 		p := w.start("w1", nil)
 		w.publishMany(10)
-		w.settle(3 * time.Hour)
-		p.halt()
-		w.books(prompts(10))
+		w.closeBooks(3*time.Hour, prompts(10), p)
 		files, err := w.files.List(t.Context(), "batches/"+w.batchID()+"/orphans/")
 		if err != nil || len(files) != 3 {
 			t.Fatalf("%v, %v", files, err)
@@ -182,7 +172,7 @@ func TestEqualRequestsWithoutLabels(t *testing.T) {
 					}
 					return batchtest.Row{}
 				}
-				workers := []*process{w.start("w1", nil)}
+				first := w.start("w1", nil)
 				all := prompts(10)
 				w.publishMany(10)
 				for i := range 30 {
@@ -191,22 +181,9 @@ func TestEqualRequestsWithoutLabels(t *testing.T) {
 					w.publish(id, "same", "")
 				}
 				until(time.Hour, func() bool { return len(w.sizes()) == 1 })
-				workers = append(workers, w.start("w2", nil), w.start("w3", nil))
-				w.settle(5 * time.Hour)
-				for _, p := range workers {
-					p.halt()
-				}
-				w.books(all)
-				got := w.closed()[0]
-				counts := &schemas.BatchRow{
-					Done: got.Done, Refused: got.Refused, Failed: got.Failed, Requeued: got.Requeued, Missing: got.Missing, Duplicated: got.Duplicated,
-					Orphans: got.Orphans, Damaged: got.Damaged,
-				}
-				want := nothing()
-				proto.Merge(want, tt.want)
-				if diff := cmp.Diff(want, counts, protocmp.Transform()); diff != "" {
-					t.Errorf("batch (-want +got):\n%s", diff)
-				}
+				second, third := w.start("w2", nil), w.start("w3", nil)
+				w.closeBooks(5*time.Hour, all, first, second, third)
+				checkCounts(t, w.closed()[0], tt.want)
 				used := map[string]bool{}
 				for _, o := range w.assets.Objects() {
 					used[string(o.Content)] = true
@@ -219,10 +196,19 @@ func TestEqualRequestsWithoutLabels(t *testing.T) {
 	}
 }
 
-// nothing is the row of a batch whose counts are 0.
-func nothing() *schemas.BatchRow {
-	return &schemas.BatchRow{
+// checkCounts checks the counts of a batch's row. Those that are not wanted have to be 0.
+func checkCounts(t *testing.T, row, want *schemas.BatchRow) {
+	t.Helper()
+	got := &schemas.BatchRow{
+		Done: row.Done, Refused: row.Refused, Failed: row.Failed, Requeued: row.Requeued, Missing: row.Missing, Duplicated: row.Duplicated,
+		Orphans: row.Orphans, Damaged: row.Damaged,
+	}
+	all := &schemas.BatchRow{
 		Done: count(0), Refused: count(0), Failed: count(0), Requeued: count(0), Missing: count(0), Duplicated: count(0), Orphans: count(0), Damaged: count(0),
+	}
+	proto.Merge(all, want)
+	if diff := cmp.Diff(all, got, protocmp.Transform()); diff != "" {
+		t.Errorf("batch (-want +got):\n%s", diff)
 	}
 }
 
@@ -235,11 +221,7 @@ func TestASmallByteBudgetDoesNotBlock(t *testing.T) {
 		w.vertex.Row = func(batchtest.Request) batchtest.Row { return batchtest.Row{Copies: 1} }
 		workers := []*process{w.start("w1", nil), w.start("w2", nil)}
 		w.publishMany(100)
-		w.settle(3 * time.Hour)
-		for _, p := range workers {
-			p.halt()
-		}
-		w.books(prompts(100))
+		w.closeBooks(3*time.Hour, prompts(100), workers...)
 	})
 }
 
@@ -257,9 +239,7 @@ func TestAnEndIsMadeKnownByAnyOfARowsLines(t *testing.T) {
 			return fine
 		})
 		w.publishMany(1)
-		if !until(time.Hour, killed.dead.Load) {
-			t.Fatal("it never came to that")
-		}
+		w.await(killed.dead.Load)
 		files, err := w.files.List(t.Context(), "batches/"+w.batchID()+"/output/")
 		if err != nil || len(files) != 1 {
 			t.Fatalf("output %v: %v", files, err)
@@ -277,9 +257,7 @@ func TestAnEndIsMadeKnownByAnyOfARowsLines(t *testing.T) {
 			t.Fatal(err)
 		}
 		next := w.start("w2", nil)
-		w.settle(3 * time.Hour)
-		next.halt()
-		w.books(prompts(1))
+		w.closeBooks(3*time.Hour, prompts(1), next)
 	})
 }
 
@@ -299,9 +277,7 @@ func TestServicesThatAreDownDelayAndLoseNothing(t *testing.T) {
 					return fine
 				})
 				w.publishMany(20)
-				w.settle(6 * time.Hour)
-				p.halt()
-				w.books(prompts(20))
+				w.closeBooks(6*time.Hour, prompts(20), p)
 				w.closed()
 				if n := len(w.vertex.Jobs("")); n != 2 {
 					t.Errorf("%d Vertex jobs", n)
@@ -345,9 +321,7 @@ func TestAPanicInARowHoldsUpItsBatchAlone(t *testing.T) {
 					t.Errorf("closed: %v", c)
 				}
 				bad.Store(false)
-				w.settle(3 * time.Hour)
-				p.halt()
-				w.books(prompts(20))
+				w.closeBooks(3*time.Hour, prompts(20), p)
 			})
 		})
 	}
@@ -364,11 +338,9 @@ func TestARowThatLineageRefusesHoldsUpNothing(t *testing.T) {
 		}
 		p := w.start("w1", nil)
 		w.publishMany(20)
-		w.settle(3 * time.Hour)
-		p.halt()
 		all := prompts(20)
 		delete(all, "job-3")
-		w.books(all)
+		w.closeBooks(3*time.Hour, all, p)
 		// Its message is kept, with the reason.
 		if dead := w.queue.Batch.Dead(); len(dead) != 1 || dead[0].Verdict.Reason != jobs.ReasonRowRefused {
 			t.Errorf("dead letters: %v", dead)
@@ -403,13 +375,9 @@ func TestAPassThatIsRepeatedCountsTheSame(t *testing.T) {
 				if err := batch.Cancel(t.Context(), w.files, w.batchID(), then); err != nil {
 					t.Fatal(err)
 				}
-				if !until(time.Hour, killed.dead.Load) {
-					t.Fatal("it never came to that")
-				}
+				w.await(killed.dead.Load)
 				next := w.start("w2", nil)
-				w.settle(3 * time.Hour)
-				next.halt()
-				w.books(prompts(20))
+				w.closeBooks(3*time.Hour, prompts(20), next)
 				want := map[batch.Then]int64{batch.ThenOnline: 20}[then]
 				if c := w.closed()[0]; c.GetRequeued() != want || c.GetFailed() != 20-want {
 					t.Errorf("closed: %v", c)
@@ -425,9 +393,7 @@ func TestABatchWhoseRowIsRefusedGoesOn(t *testing.T) {
 		w.refuseBatches = true
 		p := w.start("w1", nil)
 		w.publishMany(20)
-		w.settle(3 * time.Hour)
-		p.halt()
-		w.books(prompts(20))
+		w.closeBooks(3*time.Hour, prompts(20), p)
 	})
 }
 
@@ -449,9 +415,7 @@ func TestAJobOutOfCallsEnds(t *testing.T) {
 					}
 					p := w.start("w1", nil)
 					w.publishMany(5)
-					w.settle(24 * time.Hour)
-					p.halt()
-					if n := w.books(prompts(5))[string(jobs.ReasonAttemptsExhausted)]; n != 5 {
+					if n := w.closeBooks(24*time.Hour, prompts(5), p)[string(jobs.ReasonAttemptsExhausted)]; n != 5 {
 						t.Errorf("%d jobs ended for want of calls", n)
 					}
 					for id := range prompts(5) {
@@ -472,9 +436,7 @@ func TestAJobThatCantWaitForAnotherBatchGoesOnline(t *testing.T) {
 		p := w.start("w1", nil)
 		w.publish("patient", "a", fmt.Sprintf(`,"deadline":%q`, time.Now().Add(jobs.BatchTime+2*time.Hour).Format(time.RFC3339)))
 		w.publish("hasty", "b", fmt.Sprintf(`,"deadline":%q`, time.Now().Add(jobs.BatchTime+time.Minute).Format(time.RFC3339)))
-		w.settle(3 * time.Hour)
-		p.halt()
-		w.books(map[string]string{"patient": "a", "hasty": "b"})
+		w.closeBooks(3*time.Hour, map[string]string{"patient": "a", "hasty": "b"}, p)
 		if w.online.Calls("patient") != 0 || w.online.Calls("hasty") != 1 {
 			t.Errorf("online: %d, %d", w.online.Calls("patient"), w.online.Calls("hasty"))
 		}
@@ -523,11 +485,7 @@ func TestLarge(t *testing.T) {
 		workers := []*process{w.start("w1", nil), w.start("w2", nil)}
 		w.publishMany(n)
 		began := time.Now()
-		w.settle(24 * time.Hour)
-		for _, p := range workers {
-			p.halt()
-		}
-		if made := w.books(prompts(n))["image"]; made != n {
+		if made := w.closeBooks(24*time.Hour, prompts(n), workers...)["image"]; made != n {
 			t.Errorf("%d images", made)
 		}
 		c := w.closed()

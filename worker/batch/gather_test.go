@@ -91,9 +91,7 @@ func TestModelsAndRegionsAreNotMixed(t *testing.T) {
 			w.publish(id, strings.ReplaceAll(all[id], `"`, ""), more)
 			all[id] = strings.ReplaceAll(all[id], `"`, "")
 		}
-		w.settle(2 * time.Hour)
-		p.halt()
-		w.books(all)
+		w.closeBooks(2*time.Hour, all, p)
 		var got []string
 		for _, r := range w.closed() {
 			got = append(got, fmt.Sprint(r.GetJobs(), " ", r.GetModel(), " ", r.GetLocation(), " ", r.GetRegion(), " ", r.GetLane()))
@@ -134,9 +132,7 @@ func TestAStopSealsMuchAndGivesBackLittle(t *testing.T) {
 					t.Errorf("%d of %d messages are in the queue", held, tt.jobs)
 				}
 				next := w.start("w2", nil)
-				w.settle(2 * time.Hour)
-				next.halt()
-				w.books(prompts(tt.jobs))
+				w.closeBooks(2*time.Hour, prompts(tt.jobs), next)
 			})
 		})
 	}
@@ -225,9 +221,7 @@ func TestAPausedJobWaitsOutsideOfBatches(t *testing.T) {
 			t.Errorf("sealed: %v", got)
 		}
 		w.controls.Set("s-1", worker.Proceed)
-		w.settle(2 * time.Hour)
-		p.halt()
-		w.books(map[string]string{"paused": "paused", "job-0": "prompt 0."})
+		w.closeBooks(2*time.Hour, map[string]string{"paused": "paused", "job-0": "prompt 0."}, p)
 	})
 }
 
@@ -290,9 +284,7 @@ func TestABatchThatCantBeWrittenGivesItsJobsBack(t *testing.T) {
 					p.halt() // its claim of the paused job ends with it
 					p = w.start("w2", nil)
 				}
-				w.settle(2 * time.Hour)
-				p.halt()
-				w.books(prompts(20))
+				w.closeBooks(2*time.Hour, prompts(20), p)
 			})
 		})
 	}
@@ -312,9 +304,7 @@ func TestSealingIsTriedUntilItIsKnown(t *testing.T) {
 					return fine
 				})
 				w.publishMany(20)
-				w.settle(3 * time.Hour)
-				p.halt()
-				w.books(prompts(20))
+				w.closeBooks(3*time.Hour, prompts(20), p)
 				if got := len(w.vertex.Jobs("")); got != 1 {
 					t.Errorf("%d Vertex jobs", got)
 				}
@@ -342,9 +332,7 @@ func TestAStopDuringAnUnclearSealLeavesTheBatchToOthers(t *testing.T) {
 				time.Sleep(2 * time.Minute)
 				p.halt()
 				p = w.start("w2", nil)
-				w.settle(3 * time.Hour)
-				p.halt()
-				w.books(prompts(20))
+				w.closeBooks(3*time.Hour, prompts(20), p)
 				if got := len(w.vertex.Jobs("")); got != 1 {
 					t.Errorf("%d Vertex jobs", got)
 				}
@@ -359,24 +347,13 @@ func TestAFrozenGathererIsVoided(t *testing.T) {
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
 			inWorld(t, func(t *testing.T, w *world) {
-				var once atomic.Bool
-				frozen := w.start("frozen", func(op, _ string, _ int) fault {
-					if op == at && once.CompareAndSwap(false, true) {
-						return freezeBefore
-					}
-					return fine
-				})
+				frozen := w.start("frozen", faults(at, freezeBefore))
 				w.publishMany(150)
-				if !until(time.Hour, func() bool { return frozen.thawed.Load() != nil }) {
-					t.Fatal("it never came to that")
-				}
+				w.await(frozen.isFrozen)
 				next := w.start("next", nil)
 				time.Sleep(10 * time.Minute)
 				frozen.thaw()
-				w.settle(4 * time.Hour)
-				frozen.halt()
-				next.halt()
-				w.books(prompts(150))
+				w.closeBooks(4*time.Hour, prompts(150), frozen, next)
 				for prompt := range prompts(150) {
 					if n := w.vertex.Made(prompt); n > 1 {
 						t.Errorf("%s: made %d times", prompt, n)
@@ -467,9 +444,7 @@ func TestAPanicHurtsNoOtherJob(t *testing.T) {
 			t.Errorf("sealed: %v", got)
 		}
 		bad.Store(false)
-		w.settle(2 * time.Hour)
-		p.halt()
-		w.books(prompts(20))
+		w.closeBooks(2*time.Hour, prompts(20), p)
 	})
 }
 

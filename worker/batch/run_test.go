@@ -32,6 +32,15 @@ func faults(op string, all ...fault) func(op, subject string, n int) fault {
 	}
 }
 
+// firstJob lets the first Vertex job go as planned, and well all that come after it.
+func firstJob(plan batchtest.Plan) func(string, int) batchtest.Plan {
+	next := plan
+	return func(string, int) batchtest.Plan {
+		defer func() { next = batchtest.Plan{} }()
+		return next
+	}
+}
+
 // states returns what lineage says of a batch, state by state.
 func (w *world) states(id string) (all []string) {
 	for _, r := range w.batches.Rows(id) {
@@ -67,10 +76,7 @@ func TestACreateIsMadeOnce(t *testing.T) {
 				workers := []*process{w.start("w1", trouble), w.start("w2", trouble)}
 				began := time.Now()
 				w.publishMany(20)
-				w.settle(6 * time.Hour)
-				for _, p := range workers {
-					p.halt()
-				}
+				w.closeBooks(6*time.Hour, prompts(20), workers...)
 				all := w.vertex.Jobs("")
 				if len(all) != tt.want {
 					t.Fatalf("%d Vertex jobs, want %d", len(all), tt.want)
@@ -78,7 +84,6 @@ func TestACreateIsMadeOnce(t *testing.T) {
 				if len(all) > 0 && all[len(all)-1].Created.Sub(began) < tt.after {
 					t.Errorf("created after %s, want %s", all[len(all)-1].Created.Sub(began), tt.after)
 				}
-				w.books(prompts(20))
 				w.closed()
 			})
 		})
@@ -108,9 +113,7 @@ func TestAFrozenCreatorsJobIsCancelled(t *testing.T) {
 				}
 				frozen := w.start("frozen", faults("create", freezeBefore))
 				w.publishMany(20)
-				if !until(time.Hour, func() bool { return frozen.thawed.Load() != nil }) {
-					t.Fatal("it never came to that")
-				}
+				w.await(frozen.isFrozen)
 				next := w.start("next", nil)
 				time.Sleep(tt.thaw)
 				frozen.thaw()
@@ -183,9 +186,7 @@ func TestWhatVertexSaysToACreate(t *testing.T) {
 				p.runner = p.newRunner(r)
 				p.begin()
 				w.publishMany(20)
-				w.settle(12 * time.Hour)
-				p.halt()
-				w.books(prompts(20))
+				w.closeBooks(12*time.Hour, prompts(20), p)
 				if c := w.closed(); len(c) != 1 || c[0].GetReason() != tt.reason {
 					t.Errorf("closed: %v", c)
 				}
@@ -225,25 +226,14 @@ func TestHowAJobEnds(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			inWorld(t, func(t *testing.T, w *world) {
-				first := true
-				w.vertex.Plan = func(string, int) batchtest.Plan {
-					defer func() { first = false }()
-					if first {
-						return tt.plan
-					}
-					return batchtest.Plan{}
-				}
+				w.vertex.Plan = firstJob(tt.plan)
 				w.run.Spill, w.run.RangeBytes = tt.spill, 1000
-				workers := []*process{w.start("w1", nil)}
+				first := w.start("w1", nil)
 				w.publishMany(20)
 				// Only one of them gathers, so that it is one batch.
 				until(time.Hour, func() bool { return len(w.vertex.Jobs("")) == 1 })
-				workers = append(workers, w.start("w2", nil))
-				w.settle(48 * time.Hour)
-				for _, p := range workers {
-					p.halt()
-				}
-				if made := w.books(prompts(20))[string(jobs.ReasonImage)]; made != 20 {
+				second := w.start("w2", nil)
+				if made := w.closeBooks(48*time.Hour, prompts(20), first, second)[string(jobs.ReasonImage)]; made != 20 {
 					t.Errorf("%d images", made)
 				}
 				c := w.closed()[0]
@@ -284,14 +274,7 @@ func TestCancel(t *testing.T) {
 			t.Run(tt.name+" then "+string(then), func(t *testing.T) {
 				t.Parallel()
 				inWorld(t, func(t *testing.T, w *world) {
-					first := true
-					w.vertex.Plan = func(string, int) batchtest.Plan {
-						defer func() { first = false }()
-						if first {
-							return tt.plan
-						}
-						return batchtest.Plan{}
-					}
+					w.vertex.Plan = firstJob(tt.plan)
 					var id atomic.Pointer[string]
 					p := w.start("w1", func(op, subject string, _ int) fault {
 						if op != "seal" || !id.CompareAndSwap(nil, &subject) || tt.when > 0 {
@@ -312,9 +295,7 @@ func TestCancel(t *testing.T) {
 							}
 						}
 					}
-					w.settle(12 * time.Hour)
-					p.halt()
-					reasons := w.books(prompts(20))
+					reasons := w.closeBooks(12*time.Hour, prompts(20), p)
 					c := w.closed()[0]
 					if c.GetBatchId() != *id.Load() || c.GetReason() != "cancelled" || c.GetDone() != tt.made {
 						t.Errorf("closed: %v", c)
@@ -358,9 +339,7 @@ func TestAWishThatCantBeReadIsNotGuessed(t *testing.T) {
 		if err := batch.Cancel(t.Context(), w.files, w.batchID(), batch.ThenOnline); err != nil {
 			t.Fatal(err)
 		}
-		w.settle(3 * time.Hour)
-		p.halt()
-		w.books(prompts(20))
+		w.closeBooks(3*time.Hour, prompts(20), p)
 	})
 }
 
@@ -371,9 +350,7 @@ func TestAJobThatWasDeletedHasEnded(t *testing.T) {
 		w.publishMany(20)
 		time.Sleep(5 * time.Minute)
 		w.vertex.Delete(w.vertex.Jobs("")[0].Name)
-		w.settle(3 * time.Hour)
-		p.halt()
-		w.books(prompts(20))
+		w.closeBooks(3*time.Hour, prompts(20), p)
 		if c := w.closed(); len(c) != 1 || c[0].GetReason() != "failed" || !strings.Contains(c[0].GetDetail(), "deleted") {
 			t.Errorf("closed: %v", c)
 		}
@@ -407,9 +384,7 @@ func TestAnOutputThatIsNotThere(t *testing.T) {
 						w.files.Move("hidden/"+f, f)
 					}
 				}
-				w.settle(5 * time.Hour)
-				p.halt()
-				w.books(prompts(20))
+				w.closeBooks(5*time.Hour, prompts(20), p)
 				if c := w.closed()[0]; int(c.GetRequeued()) != tt.online {
 					t.Errorf("closed: %v", c)
 				}
@@ -449,9 +424,7 @@ func TestLostMessagesAreAskedForAgain(t *testing.T) {
 		}
 		p.begin()
 		w.publishMany(20)
-		w.settle(12 * time.Hour)
-		p.halt()
-		w.books(prompts(20))
+		w.closeBooks(12*time.Hour, prompts(20), p)
 		if purged.Load() < 2 {
 			t.Error("the range was asked for once")
 		}
@@ -474,11 +447,7 @@ func TestRepeatedHandoffsDoNoHarm(t *testing.T) {
 		again()
 		w.settle(3 * time.Hour)
 		again() // after the end
-		w.settle(time.Hour)
-		for _, p := range workers {
-			p.halt()
-		}
-		w.books(prompts(20))
+		w.closeBooks(time.Hour, prompts(20), workers...)
 		if n := len(w.vertex.Jobs("")); n != 1 {
 			t.Errorf("%d Vertex jobs", n)
 		}

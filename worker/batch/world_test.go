@@ -235,6 +235,9 @@ func (p *process) freeze() {
 	p.thawed.Store(&gate)
 }
 
+// isFrozen reports whether a worker was frozen and has not gone on.
+func (p *process) isFrozen() bool { return p.thawed.Load() != nil }
+
 // thaw lets a frozen worker go on.
 func (p *process) thaw() {
 	if gate := p.thawed.Swap(nil); gate != nil {
@@ -317,7 +320,7 @@ func (r receiver) Receive(ctx context.Context, handle func(context.Context, *job
 
 // leased handles a message as long as the worker's lease lasts, which a frozen one does not renew.
 func (r receiver) leased(ctx context.Context, d *jobs.Delivery, handle func(context.Context, *jobs.Delivery) jobs.Verdict) (v jobs.Verdict, kept bool) {
-	if r.p.dead.Load() || r.p.thawed.Load() != nil {
+	if r.p.dead.Load() || r.p.isFrozen() {
 		time.Sleep(leaseTime)
 		return v, false
 	}
@@ -328,7 +331,7 @@ func (r receiver) leased(ctx context.Context, d *jobs.Delivery, handle func(cont
 		case v = <-done:
 			return v, true
 		case <-time.After(leaseTime):
-			if r.p.dead.Load() || r.p.thawed.Load() != nil {
+			if r.p.dead.Load() || r.p.isFrozen() {
 				return v, false
 			}
 		}
@@ -486,6 +489,14 @@ func until(most time.Duration, what func() bool) bool {
 	return what()
 }
 
+// await waits for what a test is about, for an hour at most, and fails the test otherwise.
+func (w *world) await(what func() bool) {
+	w.t.Helper()
+	if !until(time.Hour, what) {
+		w.t.Fatal("it never came to that")
+	}
+}
+
 // settle waits until nothing is in the queue, for so long at most, and fails the test otherwise.
 func (w *world) settle(most time.Duration) {
 	w.t.Helper()
@@ -555,6 +566,17 @@ func (w *world) books(prompts map[string]string) map[string]int {
 		w.t.Errorf("%d bytes of images are still in memory", used)
 	}
 	return reasons
+}
+
+// closeBooks waits until nothing is in the queue, for so long at most, stops the workers in order, and checks the books of these jobs. It
+// returns how many of them ended for each reason.
+func (w *world) closeBooks(most time.Duration, prompts map[string]string, workers ...*process) map[string]int {
+	w.t.Helper()
+	w.settle(most)
+	for _, p := range workers {
+		p.halt()
+	}
+	return w.books(prompts)
 }
 
 // prompts returns the prompts of publishMany by id.

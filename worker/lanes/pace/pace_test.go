@@ -21,6 +21,13 @@ func newCaller(cfg Config) *caller {
 	return &caller{l: New(cfg, epoch), now: epoch, more: true}
 }
 
+// warmed returns a caller whose calls were accepted for so long.
+func warmed(d time.Duration) *caller {
+	c := newCaller(Config{})
+	c.run(d, accept)
+	return c
+}
+
 // next begins the next call, at the earliest time.
 func (c *caller) next() time.Time {
 	c.now = c.now.Add(c.l.Wait(c.now))
@@ -34,6 +41,14 @@ func (c *caller) run(d time.Duration, answer func(l *Limiter, now, began time.Ti
 	for end := c.now.Add(d); c.now.Before(end); {
 		began := c.next()
 		answer(c.l, c.now, began)
+	}
+}
+
+// sameRate fails the test if the rate is not what it was before.
+func (c *caller) sameRate(t *testing.T, before float64, although string) {
+	t.Helper()
+	if after := c.l.Rate(); after != before {
+		t.Errorf("the rate went from %.1f to %.1f although %s", before, after, although)
 	}
 }
 
@@ -71,8 +86,7 @@ func TestGrowthFromCallToCallIsBounded(t *testing.T) {
 
 func TestSpacing(t *testing.T) {
 	t.Parallel()
-	c := newCaller(Config{})
-	c.run(20*time.Second, accept)
+	c := warmed(20 * time.Second)
 	for range 100 {
 		began := c.next()
 		interval := time.Duration(60 / c.l.Rate() * float64(time.Second))
@@ -99,44 +113,34 @@ func TestLateTimersDoNotSlowDown(t *testing.T) {
 
 func TestDemandDoesNotInflate(t *testing.T) {
 	t.Parallel()
-	c := newCaller(Config{})
-	c.run(5*time.Second, accept)
+	c := warmed(5 * time.Second)
 	c.more = false
 	before := c.l.Rate()
 	c.run(10*time.Minute, accept)
-	if after := c.l.Rate(); after != before {
-		t.Errorf("the rate went from %.1f to %.1f although the demand was what bound", before, after)
-	}
+	c.sameRate(t, before, "the demand was what bound")
 }
 
 func TestCallsThatBeginLateDoNotInflate(t *testing.T) {
 	t.Parallel()
-	c := newCaller(Config{})
-	c.run(5*time.Second, accept)
+	c := warmed(5 * time.Second)
 	before := c.l.Rate()
 	for range 500 { // something else, such as calls in flight, lets one begin only each second
 		c.now = c.now.Add(time.Second)
 		c.l.Begin(c.now, true)
 		c.l.Accepted(c.now, c.now)
 	}
-	if after := c.l.Rate(); after != before {
-		t.Errorf("the rate went from %.1f to %.1f although something else was what bound", before, after)
-	}
+	c.sameRate(t, before, "something else was what bound")
 }
 
 func TestIdleTimeGivesNoBurst(t *testing.T) {
 	t.Parallel()
 	for _, idle := range []time.Duration{time.Second, 30 * time.Second, 10 * time.Minute, 1000 * time.Hour} {
-		c := newCaller(Config{})
-		c.run(15*time.Second, accept)
+		c := warmed(15 * time.Second)
 		rate := c.l.Rate() / 60
 		c.now = c.now.Add(idle)
-		n := 0
-		for end := c.now.Add(time.Second); c.now.Before(end); n++ {
-			began := c.next()
-			c.l.Accepted(c.now, began)
-		}
-		if most := rate*1.5 + 2; float64(n) > most {
+		c.begun = nil
+		c.run(time.Second, accept)
+		if n, most := len(c.begun), rate*1.5+2; float64(n) > most {
 			t.Errorf("after %v without calls %d began within a second, want at most %.0f", idle, n, most)
 		}
 	}
@@ -144,8 +148,7 @@ func TestIdleTimeGivesNoBurst(t *testing.T) {
 
 func TestLongIdleTimeForgets(t *testing.T) {
 	t.Parallel()
-	c := newCaller(Config{})
-	c.run(15*time.Second, accept)
+	c := warmed(15 * time.Second)
 	c.now = c.now.Add(time.Hour)
 	c.next()
 	if got := c.l.Rate(); got != 60 {
@@ -159,8 +162,7 @@ func TestLongIdleTimeForgets(t *testing.T) {
 
 func TestThrottlesOfOneMomentAreOneEvent(t *testing.T) {
 	t.Parallel()
-	c := newCaller(Config{})
-	c.run(12*time.Second, accept)
+	c := warmed(12 * time.Second)
 	var began []time.Time
 	for range 50 {
 		began = append(began, c.next())
@@ -176,9 +178,7 @@ func TestThrottlesOfOneMomentAreOneEvent(t *testing.T) {
 	if first > 0.7*before || first < 0.4*before {
 		t.Errorf("a throttle in the search took the rate from %.0f to %.0f, want about 60 %%", before, first)
 	}
-	if got := c.l.Rate(); got != first {
-		t.Errorf("49 more throttles of calls that began before took it from %.0f to %.0f", first, got)
-	}
+	c.sameRate(t, first, "the other 49 throttled calls began before it fell")
 }
 
 func TestRetryAfter(t *testing.T) {
@@ -192,8 +192,7 @@ func TestRetryAfter(t *testing.T) {
 		{-time.Hour, 0, 2 * time.Second},
 	}
 	for _, tt := range tests {
-		c := newCaller(Config{})
-		c.run(5*time.Second, accept)
+		c := warmed(5 * time.Second)
 		began := c.next()
 		c.l.Throttled(c.now, began, tt.asked)
 		if w := c.l.Wait(c.now); w < tt.least || w > tt.most {
@@ -214,16 +213,13 @@ func TestRetryAfterOfAnOldCall(t *testing.T) {
 	if w := c.l.Wait(c.now); w < 30*time.Second {
 		t.Errorf("waits %v, want 30 s", w)
 	}
-	if got := c.l.Rate(); got != rate {
-		t.Errorf("the rate went from %.1f to %.1f", rate, got)
-	}
+	c.sameRate(t, rate, "the throttled call began before it fell")
 }
 
 // A pause that the service asked for outlasts throttles of calls that were under way and that bring no Retry-After.
 func TestRetryAfterOutlastsOtherThrottles(t *testing.T) {
 	t.Parallel()
-	c := newCaller(Config{})
-	c.run(5*time.Second, accept)
+	c := warmed(5 * time.Second)
 	old, throttled := c.next(), c.next()
 	c.l.Throttled(c.now, throttled, 0)
 	fresh := c.next() // begins after the rate was cut, so that its own throttle is news
@@ -237,8 +233,7 @@ func TestRetryAfterOutlastsOtherThrottles(t *testing.T) {
 
 func TestOutageIsProbedAndLeft(t *testing.T) {
 	t.Parallel()
-	c := newCaller(Config{})
-	c.run(12*time.Second, accept)
+	c := warmed(12 * time.Second)
 	before := c.l.Rate()
 	c.begun = nil
 	c.run(3*time.Minute, refuse)
@@ -269,8 +264,7 @@ func TestFloor(t *testing.T) {
 
 func TestLostCallsTeachNothing(t *testing.T) {
 	t.Parallel()
-	c := newCaller(Config{})
-	c.run(5*time.Second, accept)
+	c := warmed(5 * time.Second)
 	before := c.l.Rate()
 	c.run(time.Minute, lose)
 	if after := c.l.Rate(); after > 1.2*before || after < before {

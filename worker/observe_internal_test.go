@@ -16,6 +16,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/assetmill/assetmill/internal/retry"
@@ -279,5 +280,32 @@ func TestWithoutAMeterNothingIsMeasured(t *testing.T) {
 	ports := instantPorts()
 	if w := New(Config{}, ports); w.ports != ports || w.meters != nil {
 		t.Error("the ports are wrapped, and nobody looks")
+	}
+}
+
+// heldLedger has every job held by a batch.
+type heldLedger struct{ instantLedger }
+
+func (heldLedger) Claim(context.Context, string, jobs.Digest) (Standing, error) {
+	return Standing{State: Busy, Holder: "batch b-1"}, nil
+}
+
+// Thousands of jobs of a batch can come back again and again until it is closed.
+func TestHeldJobsStayOutOfTheLog(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		level zapcore.Level
+		lines int
+	}{{zap.InfoLevel, 0}, {zap.DebugLevel, 1}} {
+		core, logs := observer.New(test.level)
+		ports := instantPorts()
+		ports.Ledger = heldLedger{}
+		r := instantRun(Config{Log: zap.New(core)}, ports)
+		if v := r.handle(t.Context(), foxMessage(1)); v.Action != jobs.Retry || v.After != busyPause || v.Detail != "the job is held by batch b-1" {
+			t.Errorf("%+v", v)
+		}
+		if logs.Len() != test.lines || r.tally.snapshot(time.Now()).Retried != 1 {
+			t.Errorf("at %s: %v; given back: %d", test.level, logs.All(), r.tally.snapshot(time.Now()).Retried)
+		}
 	}
 }

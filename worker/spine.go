@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/assetmill/assetmill/internal/retry"
 	"github.com/assetmill/assetmill/jobs"
@@ -47,7 +48,8 @@ func (t *task) admit(mode jobs.Mode, claim func(*jobs.Job) (Standing, error)) (v
 		t.tally.change(func(s *Stats) { s.Repeated++ })
 		return t.announce(t.repeated(standing.Record))
 	case Busy:
-		return t.retry("the job is held by "+standing.Holder, nil, busyPause)
+		// No news: each job of a batch whose message was not acknowledged in time comes back like this until the batch is closed.
+		return t.again(zap.DebugLevel, "the job is held by "+standing.Holder, nil, busyPause)
 	case Conflict:
 		return t.bury(jobs.ReasonIDConflict, errIDConflict)
 	}
@@ -290,12 +292,16 @@ func (t *task) turnAway(cause error) jobs.Verdict {
 }
 
 func (t *task) retry(what string, cause error, after time.Duration) jobs.Verdict {
-	t.tally.change(func(s *Stats) { s.Retried++ })
-	log := t.cfg.Log.Info
 	if cause != nil && t.receiving.Err() == nil {
-		log = t.cfg.Log.Warn
+		return t.again(zap.WarnLevel, what, cause, after)
 	}
-	log(what, t.fields(zap.Error(cause))...)
+	return t.again(zap.InfoLevel, what, cause, after)
+}
+
+// again gives the message back.
+func (t *task) again(level zapcore.Level, what string, cause error, after time.Duration) jobs.Verdict {
+	t.tally.change(func(s *Stats) { s.Retried++ })
+	t.cfg.Log.Log(level, what, t.fields(zap.Error(cause))...)
 	return jobs.Verdict{Action: jobs.Retry, Detail: what, After: after}
 }
 

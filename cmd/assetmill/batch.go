@@ -50,13 +50,13 @@ var batchID = regexp.MustCompile(`^b-[a-z0-9-]{1,61}$`)
 func (a *app) batchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "batch",
-		Short: "Look at batches, or cancel one",
-		Long: `Look at batches, or cancel one. A batch is up to 200,000 jobs that are sent to Vertex as one batch prediction job, at half the price of
+		Short: "Look at batches, cancel or resume one",
+		Long: `Look at batches, cancel or resume one. A batch is up to 200,000 jobs that are sent to Vertex as one batch prediction job, at half the price of
 online calls. docs/batch.md says what can happen to one.`,
-		Args: exactArgs(0, "one of list, show, cancel"),
+		Args: exactArgs(0, "one of list, show, cancel, resume"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.batchListCommand(), a.batchShowCommand(), a.batchCancelCommand())
+	cmd.AddCommand(a.batchListCommand(), a.batchShowCommand(), a.batchCancelCommand(), a.batchResumeCommand())
 	return cmd
 }
 
@@ -150,12 +150,13 @@ func (a *app) batchShowCommand() *cobra.Command {
 		Use:   "show ID",
 		Short: "Tell where a batch stands",
 		Long: `Tell where a batch stands, from its files in the work bucket: what it consists of, its Vertex job, how much of the output is collected,
-and its books when it is closed.`,
+when a worker was last at it, and its books when it is closed. A batch that is not closed and was left alone for an hour, while workers run, has
+lost its hand-off: see batch resume.`,
 		Example: `  assetmill batch show b-20261123-174500-k3x7q2m4az`,
 		Args:    exactArgs(1, "the id of a batch"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withBatch(cmd.Context(), args[0], func(_ *gcsfiles.Files, st *batch.Status) error {
-				return a.printBatch(newBatchJSON(st), asJSON)
+				return a.printBatch(newBatchJSON(st, time.Now()), asJSON)
 			})
 		},
 	}
@@ -165,24 +166,41 @@ and its books when it is closed.`,
 
 // withBatch reads a batch from the work bucket.
 func (a *app) withBatch(ctx context.Context, id string, do func(*gcsfiles.Files, *batch.Status) error) error {
-	if !batchID.MatchString(id) {
-		return usageError("%q is no id of a batch; see assetmill batch list", id)
+	if err := checkBatchID(id); err != nil {
+		return err
 	}
 	return a.withStorage(ctx, func(s *settings, client *storage.Client) error {
-		seal, err := ledger.New(client, s.workBucket, "").ReadSeal(ctx, id)
-		if err != nil {
-			return err
-		}
-		if err := sealed(id, seal); err != nil {
-			return err
-		}
 		files := gcsfiles.New(client, gcsfiles.Config{Bucket: s.workBucket, AnyLocation: s.storageLocal})
-		st, err := batch.ReadStatus(ctx, files, seal.Manifest)
+		st, err := readBatch(ctx, ledger.New(client, s.workBucket, ""), files, id)
 		if err != nil {
 			return err
 		}
 		return do(files, st)
 	})
+}
+
+func checkBatchID(id string) error {
+	if !batchID.MatchString(id) {
+		return usageError("%q is no id of a batch; see assetmill batch list", id)
+	}
+	return nil
+}
+
+// seals knows which batches are sealed.
+type seals interface {
+	ReadSeal(ctx context.Context, batch string) (worker.Seal, error)
+}
+
+// readBatch returns where a batch stands, or an error for one that is none.
+func readBatch(ctx context.Context, l seals, files batch.Files, id string) (*batch.Status, error) {
+	seal, err := l.ReadSeal(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := sealed(id, seal); err != nil {
+		return nil, err
+	}
+	return batch.ReadStatus(ctx, files, seal.Manifest)
 }
 
 // sealed returns an error for a batch that is none.
@@ -209,6 +227,8 @@ type batchJSON struct {
 	InputBytes int64        `json:"input_bytes"`
 	Gatherer   string       `json:"gatherer"`
 	SealedAt   time.Time    `json:"sealed_at"`
+	LastStep   time.Time    `json:"last_step_at"` // to some minutes
+	StandStill bool         `json:"stands_still"`
 	Creates    int          `json:"creates"`
 	VertexJob  string       `json:"vertex_job,omitempty"`
 	Link       string       `json:"link,omitempty"`
@@ -242,13 +262,14 @@ type batchTotals struct {
 	OnlineUSD   string `json:"online_usd"`
 }
 
-func newBatchJSON(st *batch.Status) *batchJSON {
+// newBatchJSON returns what is printed of a batch; now is what the time of its last step is compared with.
+func newBatchJSON(st *batch.Status, now time.Time) *batchJSON {
 	b := &batchJSON{
 		ID: st.ID, Phase: st.Phase, Model: st.Lane.Model, Lane: st.Lane.Name, Location: st.Lane.Location, Region: st.Region, Jobs: st.Rows,
 		InputBytes: st.InputBytes, Gatherer: st.Gatherer, SealedAt: st.SealedAt, Creates: st.Creates, VertexJob: st.Job, Link: consoleLink(st.Lane, st.Job),
 		State: st.JobState, Made: st.Made, Surplus: st.Surplus, Output: st.Output, QueuedAt: st.Queued, StartedAt: st.Started, EndedAt: st.Ended,
 		Reason: st.Reason, Detail: st.Detail, GivenUp: st.GivenUp, Wish: st.Wish, Then: st.Then, Ranges: len(st.Ranges), Collected: st.Collected,
-		Passed: st.Passed.Rows,
+		Passed: st.Passed.Rows, LastStep: st.LastStep(), StandStill: st.StandsStill(now),
 	}
 	if t := st.Totals; t != nil {
 		b.Totals = &batchTotals{t.Ends, t.Missing, t.Duplicated, t.Orphans, t.Damaged, t.Bytes, t.Cost.String(), t.Online.String()}
@@ -280,6 +301,7 @@ func (a *app) printBatch(b *batchJSON, asJSON bool) error {
 	line("model", b.Model)
 	line("lane", fmt.Sprintf("%s, for data region %s", b.Lane, b.Region))
 	line("sealed at", b.SealedAt.Format(time.DateTime)+" by "+b.Gatherer)
+	line("last step", lastStep(b))
 	line("Vertex job", b.VertexJob)
 	line("Vertex state", b.State)
 	line("queued at", moment(b.QueuedAt))
@@ -303,6 +325,14 @@ func (a *app) printBatch(b *batchJSON, asJSON bool) error {
 	}
 	line("link", b.Link)
 	return table.Flush()
+}
+
+// lastStep says when a worker was last at a batch, and what it means where that is too long ago.
+func lastStep(b *batchJSON) string {
+	if !b.StandStill {
+		return moment(b.LastStep)
+	}
+	return moment(b.LastStep) + ": it stands still; if workers run, its hand-off is lost, see assetmill batch resume"
 }
 
 func moment(t time.Time) string {
@@ -378,9 +408,9 @@ func (a *app) batchCancel(ctx context.Context, files batch.Files, st *batch.Stat
 	}
 	st.Wish = then
 	if asJSON {
-		return a.printBatch(newBatchJSON(st), true)
+		return a.printBatch(newBatchJSON(st, time.Now()), true)
 	}
-	b := newBatchJSON(st)
+	b := newBatchJSON(st, time.Now())
 	what := "It has no Vertex job yet, and will get none"
 	if st.Job != "" {
 		what = fmt.Sprintf("Its Vertex job is %s; rows that are made until it ends are paid for and kept", st.JobState)

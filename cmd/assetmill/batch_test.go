@@ -21,6 +21,8 @@ func TestBatchUsage(t *testing.T) {
 		`"burn" is unknown; allowed: online, batch, drop`: {"cancel", "b-1", "--then", "burn"},
 		"--since is 0s":                                   {"list", "--since", "0"},
 		"needs no arguments":                              {"list", "all"},
+		"needs the id of a batch, or several":             {"resume"},
+		`"b-1,b-2" is no id of a batch`:                   {"resume", "b-1", "b-1,b-2"},
 	} {
 		if code, _, errOut := runAlone(t, nil, "", append([]string{"batch"}, args...)...); code != exitUsage || !strings.Contains(errOut, want) {
 			t.Errorf("%v: code %d, %s", args, code, errOut)
@@ -44,24 +46,31 @@ func batchStatus(change func(*batch.Status)) *batch.Status {
 func TestBatchShow(t *testing.T) {
 	t.Parallel()
 	running := batchStatus(func(*batch.Status) {})
+	stepped := batchStatus(func(st *batch.Status) { st.Stepped = st.SealedAt.Add(65 * time.Minute) })
 	closed := batchStatus(func(st *batch.Status) {
 		st.Phase, st.Reason, st.Then = batch.Closed, "complete", batch.ThenBatch
 		st.Ranges, st.Collected = make([]batch.Range, 7), 7
 		st.Totals = &batch.Totals{Ends: batch.Ends{Done: 24_000, Refused: 900, Requeued: 100}, Duplicated: 3, Cost: 1_680_000_000_000, Online: 3_220_000_000_000}
 	})
 	for _, test := range []struct {
-		st   *batch.Status
-		json bool
-		want []string
+		st    *batch.Status
+		after time.Duration // since it was sealed
+		json  bool
+		want  []string
 	}{
-		{running, false, []string{"phase         running", "jobs          25000", "link          https://console.cloud.google.com/vertex-ai/locations/global/batch-predictions/17?project=mill"}},
-		{running, true, []string{`"phase": "running"`, `"vertex_job": "projects/1/locations/global/batchPredictionJobs/17"`, `"sealed_at": "2026-11-23T17:45:00Z"`}},
-		{closed, false, []string{"7 of 7 collected", "24000 done, 900 refused, 0 failed, 100 requeued", "3 too many", "$1680.00; 24000 images online would have cost $3220.00", "into another batch"}},
-		{closed, true, []string{`"done": 24000`, `"cost_usd": "1680.000000000"`, `"ranges_collected": 7`}},
+		{running, 50 * time.Minute, false, []string{"last step     2026-11-23 17:45:00\n"}},
+		{running, 2 * time.Hour, false, []string{"last step     2026-11-23 17:45:00: it stands still; if workers run, its hand-off is lost"}},
+		{running, 2 * time.Hour, true, []string{`"last_step_at": "2026-11-23T17:45:00Z"`, `"stands_still": true`}},
+		{stepped, 2 * time.Hour, false, []string{"last step     2026-11-23 18:50:00\n"}},
+		{closed, 2 * time.Hour, false, []string{"last step         2026-11-23 17:45:00\n"}},
+		{running, 0, false, []string{"phase         running", "jobs          25000", "link          https://console.cloud.google.com/vertex-ai/locations/global/batch-predictions/17?project=mill"}},
+		{running, 0, true, []string{`"phase": "running"`, `"vertex_job": "projects/1/locations/global/batchPredictionJobs/17"`, `"sealed_at": "2026-11-23T17:45:00Z"`}},
+		{closed, 0, false, []string{"7 of 7 collected", "24000 done, 900 refused, 0 failed, 100 requeued", "3 too many", "$1680.00; 24000 images online would have cost $3220.00", "into another batch"}},
+		{closed, 0, true, []string{`"done": 24000`, `"cost_usd": "1680.000000000"`, `"ranges_collected": 7`}},
 	} {
 		var out strings.Builder
 		a := &app{streams: streams{out: &out}}
-		if err := a.printBatch(newBatchJSON(test.st), test.json); err != nil {
+		if err := a.printBatch(newBatchJSON(test.st, test.st.SealedAt.Add(test.after)), test.json); err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range test.want {

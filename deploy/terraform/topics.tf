@@ -23,8 +23,13 @@ locals {
   _topic_roles = merge(
     {
       batches = {
-        "roles/pubsub.publisher" = [local.members.worker]
-        "roles/pubsub.viewer"    = [local.members.worker]
+        # The console resumes a batch whose message was lost, and puts back one
+        # that is a dead letter.
+        "roles/pubsub.publisher" = [
+          local.members.console,
+          local.members.worker,
+        ]
+        "roles/pubsub.viewer" = [local.members.worker]
       }
       jobs = {
         # The worker puts rows of a batch back that have to be called again,

@@ -43,7 +43,11 @@ locals {
   _folders = merge(
     {
       "batches/" = {
-        "roles/storage.objectUser" = [local.agents.vertex]
+        # The console writes that a batch is to be cancelled. It can't replace
+        # what is there.
+        "roles/storage.objectCreator" = [local.members.console]
+        "roles/storage.objectUser"    = [local.agents.vertex]
+        "roles/storage.objectViewer"  = [local.members.console]
       }
       "control/" = {
         "roles/storage.objectUser" = [

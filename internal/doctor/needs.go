@@ -184,8 +184,19 @@ func (x *exam) consoleNeeds() []need {
 	all := append(x.askerNeeds([]string{objectsGet}, objectViewer),
 		subNeed(schemas.SubscriptionDead, "dead letters can't be looked at", Error),
 		need{place{kind: onBucket, name: x.cfg.Bucket}, []string{objectsGet, objectsList}, objectViewer, "images can't be shown, and links to them don't work", tfAssetsGrants, Error})
+	all = append(all, x.batchNeeds()...)
 	if id := x.cfg.Identity; id.Email != "" && !id.Person {
 		all = append(all, need{place{kind: onAccount, name: id.Email}, []string{"iam.serviceAccounts.signBlob"}, tokenCreator, "no link can be signed", tfSign, Error})
 	}
 	return all
+}
+
+// batchNeeds are those of whoever looks at batches, cancels and resumes them.
+func (x *exam) batchNeeds() []need {
+	folder, s := place{kind: onFolder, name: x.cfg.WorkBucket, folder: batchesFolder}, x.forBatches()
+	return []need{
+		topicNeed(schemas.TopicBatches, "a batch that stands still can't be resumed", s),
+		{folder, []string{objectsGet}, objectViewer, "batches can't be looked at or resumed", tfWorkFolders, s},
+		{folder, []string{objectsCreate}, objectCreator, "batches can't be cancelled", tfWorkFolders, s},
+	}
 }

@@ -89,6 +89,11 @@ type File struct {
 // Queue is where jobs and hand-offs are published. Both return when the topic has accepted the message.
 type Queue interface {
 	PublishAgain(ctx context.Context, j *jobs.Job) error
+	Handoffs
+}
+
+// Handoffs is where hand-offs are published. It returns when the topic has accepted the message.
+type Handoffs interface {
 	PublishHandoff(ctx context.Context, h *schemas.BatchHandoff) error
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -59,14 +60,25 @@ func (b *run) gatherRanges(ctx context.Context) error {
 		b.state.Phase = Reconciling
 		return b.save(ctx)
 	}
-	ask := b.state.Looks%askAgain == 0
-	b.state.Looks++
-	if ask {
+	if b.countLook() && b.state.Looks%askAgain == 1 {
 		if err := b.ask(ctx, missing); err != nil {
 			return err
 		}
 	}
 	return b.save(ctx)
+}
+
+// countLook counts a look at what the batch waits for, and reports whether it counts. Looks that follow each other sooner than Poll are one: a batch
+// may have several hand-offs at a time, and how long it waits before it pays for rows again must not depend on their number. Where the
+// workers' clocks differ, some looks don't count, and the wait is longer by the difference.
+func (b *run) countLook() bool {
+	now := time.Now().UTC()
+	if b.state.Looks > 0 && now.Sub(b.state.Looked) < b.cfg.Poll {
+		return false
+	}
+	b.state.Looks++
+	b.state.Looked = now
+	return true
 }
 
 // cut plans the ranges of files that are not planned for yet: Vertex writes no file any more when its job has ended, but a job that was one too
@@ -86,7 +98,7 @@ func (b *run) cut(ctx context.Context) (wait bool, _ error) {
 	files = slices.DeleteFunc(files, func(f File) bool { return !strings.HasSuffix(f.Name, ".jsonl") || f.Size == 0 })
 	if len(files) == 0 && b.state.Made > 0 && b.state.Looks < emptyLooks {
 		b.log.Warn("Vertex says that it made rows, and there is no output; waiting for it", zap.Int64("rows", b.state.Made))
-		b.state.Looks++
+		b.countLook()
 		return true, b.save(ctx)
 	}
 	known := map[string]bool{}

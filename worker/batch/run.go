@@ -24,6 +24,9 @@ const (
 	DefaultQueueTime = 24 * time.Hour
 	// stepTime bounds one step. It is far below the longest lease of a message.
 	stepTime = 20 * time.Minute
+	// stepNote is how old the note of the last step may be before a step that changes nothing writes another. It spares most of the writes of a
+	// batch that waits for days, and is short beside what a person takes for a standstill.
+	stepNote = 5 * time.Minute
 	// freeTime bounds the release of a claim at the end of a step. If that fails, the next step of the same tries again; if there is none here,
 	// since the worker stops, others find out that the worker is gone.
 	freeTime = 5 * time.Second
@@ -235,6 +238,9 @@ type run struct {
 
 // steps goes as far as is possible without waiting, and tells lineage of each step.
 func (b *run) steps(ctx context.Context) error {
+	if err := b.noteStep(ctx); err != nil {
+		return err
+	}
 	if err := b.tell(ctx); err != nil {
 		return err
 	}
@@ -269,7 +275,19 @@ func (b *run) step(ctx context.Context) error {
 	}
 }
 
-func (b *run) save(ctx context.Context) error { return b.state.save(ctx, b.ports.Files, b.m.ID) }
+// noteStep notes that a worker is at it, also when the step will find nothing new, or fails: otherwise nobody could tell a batch that waits from
+// one whose hand-off is lost.
+func (b *run) noteStep(ctx context.Context) error {
+	if b.state.Phase == Closed || time.Since(b.state.Stepped).Abs() < stepNote {
+		return nil
+	}
+	return b.save(ctx)
+}
+
+func (b *run) save(ctx context.Context) error {
+	b.state.Stepped = time.Now().UTC()
+	return b.state.save(ctx, b.ports.Files, b.m.ID)
+}
 
 // sightings are what this worker has seen of creates whose Vertex jobs nobody has seen. How long ago they were is measured by this worker's
 // own clock, from when it first saw that they were: clocks of workers may be minutes apart. The zero value is ready.

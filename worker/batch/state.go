@@ -60,11 +60,13 @@ type State struct {
 	Reason  string `json:"reason,omitempty"`   // how the Vertex job ended
 	Detail  string `json:"detail,omitempty"`   // in words
 
-	Ranges []Range `json:"ranges,omitempty"` // of the output, a range as often as it is to be collected
-	Looks  int     `json:"looks,omitempty"`  // at the ranges, since the last was cut
-	Passed Passed  `json:"passed,omitzero"`
-	Totals *Totals `json:"totals,omitempty"` // of a closed batch
-	Told   string  `json:"told,omitempty"`   // state in the last row of lineage
+	Ranges  []Range   `json:"ranges,omitempty"` // of the output, a range as often as it is to be collected
+	Looks   int       `json:"looks,omitempty"`  // at the ranges, since the last was cut
+	Looked  time.Time `json:"looked,omitzero"`  // at the last of them, by the clock of the worker that looked
+	Passed  Passed    `json:"passed,omitzero"`
+	Totals  *Totals   `json:"totals,omitempty"` // of a closed batch
+	Told    string    `json:"told,omitempty"`   // state in the last row of lineage
+	Stepped time.Time `json:"stepped,omitzero"` // when a worker was last seen to be at it, to stepNote, by its clock; for people only
 
 	generation int64 // of the file
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 )
 
 // wish is what the owner of a batch wants of it.
@@ -65,6 +66,25 @@ type Status struct {
 	State
 	Collected int  // ranges that are collected
 	Wish      Then // what the owner wants to become of the jobs, if it is cancelled
+}
+
+// stillAfter is how old the last step of a batch may be before the batch is taken to stand still: more than the longest step, the longest pause of
+// a subscription (ten minutes) and stepNote together.
+const stillAfter = time.Hour
+
+// LastStep returns when a worker was last seen to take the batch further, to some minutes, by that worker's clock. Before the first step it is when
+// the batch was sealed.
+func (s *Status) LastStep() time.Time {
+	if s.Stepped.IsZero() {
+		return s.SealedAt
+	}
+	return s.Stepped
+}
+
+// StandsStill reports whether no worker has been at the batch for so long that its hand-off may be lost, see [Resume]. It may also be that no worker
+// runs, or that all are busy.
+func (s *Status) StandsStill(now time.Time) bool {
+	return s.Phase != Closed && now.Sub(s.LastStep()) > stillAfter
 }
 
 // ReadStatus returns where a batch stands, whose seal has that manifest.

@@ -678,16 +678,27 @@ func (w *world) manifest(data []byte) *batch.Manifest {
 	if err := schemas.Unmarshal(data, h); err != nil {
 		w.t.Fatal(err)
 	}
-	seal, err := w.ledger.Open("reader", nil).ReadSeal(context.Background(), h.GetBatchId())
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if !seal.Sealed || h.GetRange() != 0 {
+	s := w.status(h.GetBatchId())
+	if s == nil || h.GetRange() != 0 {
 		return nil
 	}
-	s, err := batch.ReadStatus(context.Background(), w.files, seal.Manifest)
-	if err != nil {
-		w.t.Fatal(err)
-	}
 	return &s.Manifest
+}
+
+// status returns where a batch stands, nil when it is not sealed. It may be called from any goroutine.
+func (w *world) status(id string) *batch.Status {
+	w.t.Helper()
+	seal, err := w.ledger.Open("reader", nil).ReadSeal(context.Background(), id)
+	if err == nil && !seal.Sealed {
+		return nil
+	}
+	var s *batch.Status
+	if err == nil {
+		s, err = batch.ReadStatus(context.Background(), w.files, seal.Manifest)
+	}
+	if err != nil {
+		w.t.Error(err)
+		return nil
+	}
+	return s
 }

@@ -80,12 +80,15 @@ run "roles" {
       "roles/bigquery.jobUser on project",
       "roles/iam.serviceAccountTokenCreator on account console",
       "roles/monitoring.viewer on project",
+      "roles/pubsub.publisher on topic batches",
       "roles/pubsub.publisher on topic jobs",
       "roles/pubsub.subscriber on subscription jobs-dead-review",
       "roles/pubsub.viewer on subscription jobs-dead-review",
       "roles/storage.legacyBucketReader on bucket mill-test-work",
+      "roles/storage.objectCreator on folder mill-test-work/batches/",
       "roles/storage.objectUser on folder mill-test-work/control/",
       "roles/storage.objectViewer on bucket mill-test-assets",
+      "roles/storage.objectViewer on folder mill-test-work/batches/",
       "roles/storage.objectViewer on folder mill-test-work/submissions/",
     ])
     error_message = "the console's roles are ${join(", ", output.grants.console)}"

@@ -94,9 +94,7 @@ func (r *Runner) collect(ctx context.Context, m *Manifest, n int, log *zap.Logge
 		if err := c.run(ctx); err != nil {
 			return fmt.Errorf("collect %s from byte %d: %w", c.span.File, c.span.From, err)
 		}
-		// Collecting makes so little garbage that the heap, which is mostly images, grows to twice its size for many ranges before Go looks at it. A
-		// look a range takes some milliseconds of the second that a range takes, and the memory stays what the first ranges needed.
-		runtime.GC()
+		r.sweep(c.span.Length)
 		data, err := json.Marshal(c.found)
 		if err == nil {
 			_, err = r.ports.Files.Swap(ctx, rangeName(m.ID, n), 0, data)
@@ -106,6 +104,18 @@ func (r *Runner) collect(ctx context.Context, m *Manifest, n int, log *zap.Logge
 		}
 		return err
 	})
+}
+
+// sweep collects garbage when so much of outputs was read that it is worth it. Collecting makes so little garbage that the heap, which is mostly
+// images, grows to twice its size for many ranges before Go looks at it. With a look for each whole range, which takes some milliseconds of the
+// second that a range takes, the memory stays what the first ranges needed. Of small ranges there may be many a second, and
+// they have no such garbage.
+func (r *Runner) sweep(read int64) {
+	if r.unswept.Add(read) < DefaultRangeBytes {
+		return
+	}
+	r.unswept.Store(0)
+	runtime.GC()
 }
 
 // collecting is the collection of one range.

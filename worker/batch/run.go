@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -53,6 +54,7 @@ type Runner struct {
 	ports       Ports
 	collections *semaphore.Weighted
 	unclear     sightings
+	unswept     atomic.Int64 // bytes of output that were read since garbage was collected
 
 	mu   sync.Mutex
 	left map[string]worker.Ticket // claims that could not be released, by what they are of

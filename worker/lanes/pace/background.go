@@ -16,10 +16,14 @@ const (
 	evidencePrior = 30.0
 	evidenceDoubt = 1.0
 	// Calls count from afterCut calls after a cut on: where the quota falls one throttle
-	// brings the next. Below leastRate calls a second the law has more throttles of its own
-	// than one in periodCalls calls, and nothing counts.
-	afterCut  = 8
-	leastRate = periodCalls / maxPeriod
+	// brings the next. With more, hardly a call would count where one in ten is throttled. On
+	// a lane that gave less than narrow calls a second lately it is afterNarrow, because its
+	// quota may move while so few calls are made. Below leastRate calls a second the law has
+	// more throttles of its own than one in periodCalls calls, and nothing counts.
+	afterCut    = 3
+	afterNarrow = 8
+	narrow      = 2.0
+	leastRate   = periodCalls / maxPeriod
 	// ownShare is how many throttles a period are the law's own, and leastEvidence how many
 	// fewer throttles than these are remembered at most.
 	ownShare      = 1.0
@@ -31,9 +35,16 @@ const (
 	maxBackground   = 0.12
 	leastBackground = 0.003
 	// alarm is how many standard deviations of the throttles that a period brings by
-	// themselves the excess must reach. Chance alone reaches it every alarm*alarm periods:
-	// less often than the quota is probed.
-	alarm = 1.5
+	// themselves the excess must reach at least. Chance alone reaches it every alarm*alarm
+	// periods: less often than the quota is probed. Where calls are many more cost little,
+	// and the excess must reach as many throttles as alarmTime of the lane has calls, but
+	// at most mostAlarm deviations.
+	alarm     = 1.5
+	alarmTime = bucketTime // as long as the service itself lets a rate pass the quota
+	mostAlarm = 4.0
+	// allowance is how much more than the share is no excess. The share is not known
+	// exactly, and without it chance and the doubt slow the lane down by some hundredths.
+	allowance = 0.15
 	// doubtPart is how much of the doubt about the share itself is allowed for on top. All
 	// of it has workers that take turns throttled by 5 to 9 % too much.
 	doubtPart = 0.5
@@ -51,6 +62,7 @@ const (
 // background is what a limiter knows of throttles that do not depend on its rate.
 type background struct {
 	share    float64 // of calls that are throttled whatever the rate, as believed
+	most     float64 // what it may be as far as the evidence goes
 	known    float64 // throttles that this is reckoned from
 	searched float64 // the share at the last search for the rate
 	cuts     int     // so far
@@ -72,11 +84,15 @@ func (b *background) eased(now time.Time) bool {
 
 // clear reports whether the throttling of a call that begins then can't be due to the
 // rate: since calls after a cut whose effect is still felt, or while all go slower.
-func (b *background) clear(now time.Time, rate, since float64) bool {
-	if rate < leastRate || since <= afterCut || since >= untouched && since <= untouched+afterCut {
+func (l *Limiter) clear(now time.Time, rate, since float64) bool {
+	b, after := &l.back, float64(afterCut)
+	if max(l.best, l.rate) < narrow {
+		after = afterNarrow
+	}
+	if rate < leastRate || since <= after || since >= untouched && since <= untouched+after {
 		return false // one throttle brings the next, and the first calls of a turn may collide with the last one's
 	}
-	return b.alone && rate < b.edge || b.eased(now) && now.Sub(b.easeFrom) > easeLead
+	return b.alone && rate < b.edge || rate >= leastEased && b.eased(now) && now.Sub(b.easeFrom) > easeLead
 }
 
 // saw counts a call that began at a reduced rate. The law itself has one throttle in a
@@ -105,25 +121,38 @@ func (b *background) deep() bool {
 
 // slack is how many throttles beyond the expected ones may be chance.
 func (b *background) slack(rate float64) float64 {
-	expected := b.share * rate * period(rate)
-	return alarm * math.Sqrt(expected*(1+doubtPart*expected/max(1, b.known))) // what is expected is not known exactly either
-}
-
-// certain is the share of throttled calls that so much evidence shows at least.
-func certain(calls, throttles float64) float64 {
-	sure := throttles - evidenceDoubt*math.Sqrt(max(0, throttles)) - 1
-	share := max(0, sure) / (calls + evidencePrior)
-	if share < leastBackground {
+	if b.share == 0 {
 		return 0
 	}
-	return min(share, maxBackground)
+	expected := b.share * rate * period(rate)
+	deviation := math.Sqrt(expected * (1 + doubtPart*expected/max(1, b.known))) // what is expected is not known exactly either
+	return max(alarm*deviation, min(alarmTime*rate, mostAlarm*deviation))
+}
+
+// wide is how many times longer the rate takes to make up for a cut than without slack:
+// cuts are deeper by what the rate overshoots while the excess grows.
+func (b *background) wide(rate float64) float64 {
+	return math.Sqrt(1 + b.slack(rate)/(bucketTime*rate))
+}
+
+// shown is the share of throttled calls that so much evidence shows, 0 where it may be luck,
+// and what it may be at most. What is shown is the mean: the least that it may be would have
+// the excess grow by itself, and slow down for nothing.
+func shown(calls, throttles float64) (share, most float64) {
+	throttles = max(0, throttles)
+	luck := evidenceDoubt*math.Sqrt(throttles) + 1
+	most = min(1, (throttles+luck)/(calls+1))
+	if (throttles-luck)/(calls+evidencePrior) < leastBackground {
+		return 0, most
+	}
+	return min(throttles/(calls+evidencePrior), maxBackground), most
 }
 
 // believe takes over the share that all evidence shows.
 func (l *Limiter) believe(calls, throttles float64) {
 	b := &l.back
-	share := certain(calls, throttles)
-	b.share, b.known = share, throttles
+	share, most := shown(calls, throttles)
+	b.share, b.most, b.known = share, most, throttles
 	b.searched = min(b.searched, share)
 	if share > b.searched*relearned+leastRise {
 		b.searched = share

@@ -1,6 +1,7 @@
 package pace
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -78,19 +79,21 @@ func TestAllEaseTogether(t *testing.T) {
 	}
 }
 
-func TestCertain(t *testing.T) {
+func TestWhatEvidenceShows(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct{ calls, throttles, least, most float64 }{
-		{0, 0, 0, 0},
-		{1000, 0, 0, 0},
-		{0, 3, 0, 0.05},
-		{10000, -3, 0, 0},
-		{10000, 20, 0, 0},
-		{1000, 50, 0.03, 0.05},
-		{10, 1e9, maxBackground, maxBackground},
+	for _, tt := range []struct{ calls, throttles, share, most float64 }{
+		{0, 0, 0, 1},
+		{99, 0, 0, 0.01},
+		{9999, 0, 0, 0.0001},
+		{9999, -3, 0, 0.0001},
+		{999, 1, 0, 0.003},
+		{9999, 25, 0, 0.0031}, // less than what matters
+		{970, 49, 0.049, 57.0 / 971},
+		{10, 1e9, maxBackground, 1},
 	} {
-		if got := certain(tt.calls, tt.throttles); got < tt.least || got > tt.most {
-			t.Errorf("%g throttles of %g calls: %.4f, want %g to %g", tt.throttles, tt.calls, got, tt.least, tt.most)
+		share, most := shown(tt.calls, tt.throttles)
+		if math.Abs(share-tt.share) > 1e-9 || math.Abs(most-tt.most) > 1e-9 {
+			t.Errorf("%g throttles of %g calls: %.5f, at most %.5f; want %g and %g", tt.throttles, tt.calls, share, most, tt.share, tt.most)
 		}
 	}
 }

@@ -81,17 +81,20 @@
 //
 //   - Evidence is calls at clearly reduced rates, and how many of them were throttled.
 //     For a worker that is alone on the lane, or has its only seat, these are the calls
-//     after a cut, but for the first eight, until half of the cut is made up for; of their
-//     throttles one in T is the law's own. Workers that call at the same time all
+//     after a cut, but for the first three (eight on a narrow lane), until half of the cut is
+//     made up for. Where p is not 0 it is a sixth, by which a cut goes below the quota. Of
+//     their throttles one in T is the law's own. Workers that call at the same time all
 //     slow down to three quarters for 8 s, when the leader says so: first after a minute,
-//     then after gaps that double, or each four minutes where there is background. All add
+//     then each 45 s while it is open whether there is background and how much, each four
+//     minutes where there is some, or after gaps that double where there is none. All add
 //     up their evidence, which fades with a time constant of ten minutes.
-//   - The background p is what that shows at least, between 0.3 and 12 %. As long as it
-//     is 0, each throttle counts, and the law is as above.
-//   - Else each throttle adds 1 to the excess, each call takes p off it, down to 0, and the
-//     rate is cut when the excess reaches 1 + e, where e = 1.5*sqrt(n) is what n throttles
-//     that are expected in T may be off by chance, and somewhat more while p is uncertain.
-//     The cut is deeper by what the rate overshot meanwhile.
+//   - The background p is what that shows, up to 12 %, unless it may be luck or is less than
+//     0.3 %: then it is 0, each throttle counts, and the law is as above.
+//   - Else each throttle adds 1 to the excess, each call takes 1.15 p off it, down to 0, and the
+//     rate is cut when the excess reaches 1 + e, where e is what n throttles
+//     that are expected in T may be off by chance: a quarter of a second's calls, between
+//     1.5*sqrt(n) and 4*sqrt(n), and somewhat more while p is uncertain. The cut is deeper
+//     by what the rate overshot meanwhile, and the silence that is expected after it longer.
 //   - When p rises, earlier cuts were wrong, and the rate is searched for.
 //
 // # Invariants

@@ -15,14 +15,20 @@ const (
 	easeTime = 8 * time.Second
 	easeLead = time.Second // calls that began before may still use the quota up
 	// easeFirst is when the first such time is, after the workers have found the quota.
-	// The gap to the next one doubles up to easeLast, or is easeNear where there is
-	// background but fewer than easeSure throttles to reckon it from, and at most easeKnown
-	// where there are.
+	// The gap to the next one is easeNear while it is open whether one call in a hundred
+	// (easeNone) is throttled for nothing, or where there is background but fewer than
+	// easeSure throttles to reckon it from. Else it doubles up to easeLast where there is
+	// none, and is easeKnown where there is some.
 	easeFirst = time.Minute
 	easeLast  = 32 * time.Minute
 	easeNear  = 45 * time.Second
 	easeKnown = 4 * time.Minute
 	easeSure  = 40.0
+	easeNone  = 0.01
+	// Below leastEased calls a second nobody slows down. Seats have so few where workers with
+	// few places need many seats, and then the calls of turns that end and begin overlap:
+	// they are throttled for that.
+	leastEased = 2.0
 )
 
 // learn reckons the background from what all have seen.
@@ -44,7 +50,7 @@ func (s *Sharing) learn(now time.Time) {
 	}
 	s.law.believe(calls, throttles)
 	b.alone = others == 0 || s.plan.Seats == 1
-	s.planEase(m, throttles, others)
+	s.planEase(m, others)
 	b.easeFrom = s.at(s.ease)
 	b.easeTo = b.easeFrom.Add(easeTime)
 	if s.ease == 0 || s.plan.Seats == 1 { // who has the only seat learns without
@@ -53,7 +59,7 @@ func (s *Sharing) learn(now time.Time) {
 }
 
 // planEase takes over from the leader when all call more slowly next, or decides it.
-func (s *Sharing) planEase(m Moment, throttles float64, others int) {
+func (s *Sharing) planEase(m Moment, others int) {
 	list, me := s.members(m)
 	if me < 0 || others == 0 {
 		return
@@ -63,16 +69,16 @@ func (s *Sharing) planEase(m Moment, throttles float64, others int) {
 		return
 	}
 	switch {
-	case s.plan.Seats == 1:
+	case s.plan.Seats == 1 || s.law.rate < leastEased:
 		return
 	case s.easeGap == 0:
 		s.easeGap = easeFirst
 		s.ease = m.add(easeFirst)
 	case s.ease.add(easeTime+joinLag) < m: // all have told what they have seen
-		switch {
-		case s.law.back.share == 0:
+		switch b := &s.law.back; {
+		case b.share == 0 && b.most <= easeNone:
 			s.easeGap = min(2*s.easeGap, easeLast)
-		case throttles < easeSure:
+		case b.share == 0 || b.known < easeSure:
 			s.easeGap = easeNear
 		default:
 			s.easeGap = easeKnown

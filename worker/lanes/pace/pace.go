@@ -61,9 +61,9 @@ const (
 	periodCalls = 50.0  // calls; on the way there and back it is one throttle in sixty
 	maxPeriod   = 150.0 // s; longer, and a rise goes unnoticed for longer than jobs wait
 
-	// A silence of lateAfter periods is longer than expected. From then on growth
-	// doubles each lateDoubling periods, or, where these are long, each lateCalls calls
-	// but not sooner than each lateTime.
+	// A silence of lateAfter periods, or of more where not every throttle counts, is longer
+	// than expected. From then on growth doubles each lateDoubling periods, or, where these
+	// are long, each lateCalls calls but not sooner than each lateTime.
 	lateAfter    = 1.25
 	lateDoubling = 0.2
 	lateCalls    = 2.0
@@ -191,8 +191,8 @@ func (l *Limiter) Begin(now time.Time, more bool) {
 	l.sooner = l.sooner && l.noisy
 	l.noisy = false
 	l.begun++
-	l.back.excess = max(0, l.back.excess-l.back.share)
-	if l.back.clear(now, l.rate, l.begun) {
+	l.back.excess = max(0, l.back.excess-l.back.share*(1+allowance))
+	if l.clear(now, l.rate, l.begun) {
 		l.back.saw(now, l.rate)
 	}
 	l.last = now
@@ -219,7 +219,7 @@ func (l *Limiter) fade(now time.Time, idle time.Duration) {
 func (l *Limiter) speed() float64 {
 	p := period(l.rate)
 	g := 0.5 / (p * p)
-	if late := l.quiet/p - lateAfter; late > 0 {
+	if late := l.quiet/p - lateAfter*l.back.wide(l.rate); late > 0 {
 		if l.rate < slowRate {
 			g = max(g, lateGrowth*l.rate)
 		}
@@ -270,7 +270,7 @@ func (l *Limiter) Throttled(now, began time.Time, retryAfter time.Duration) {
 func (l *Limiter) heed(now, began time.Time) {
 	age := min(now.Sub(began).Seconds(), maxAge)
 	since := l.begun - l.rate*age // calls from the last cut to the one that was throttled
-	if l.back.clear(began, l.rate*math.Exp(-l.speed()*age), since) {
+	if l.clear(began, l.rate*math.Exp(-l.speed()*age), since) {
 		l.back.throttles++
 	}
 	l.back.excess++
@@ -283,8 +283,10 @@ func (l *Limiter) heed(now, began time.Time) {
 func (l *Limiter) slow(now, began time.Time, age, since float64) {
 	speed := l.speed()
 	depth := l.depth(speed, since)
-	deep := l.back.deep()
-	if deep {
+	deep, felt := l.back.deep(), depth/2
+	if deep && l.back.share > 0 {
+		// By so much the rate is now below the quota if the share is none.
+		felt = depth * (overshoot - 1) / overshoot
 		depth = min(depth+l.back.share, maxCut)
 	}
 	floor := l.floor(now)
@@ -305,7 +307,7 @@ func (l *Limiter) slow(now, began time.Time, age, since float64) {
 	l.cut = now.Add(seconds(min(age, crowd)))
 	l.back.excess, l.back.edge = 0, 0
 	if deep {
-		l.back.edge = l.rate * math.Exp(depth/2)
+		l.back.edge = l.rate * math.Exp(felt)
 	}
 }
 

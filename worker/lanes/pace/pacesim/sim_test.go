@@ -76,9 +76,10 @@ func TestOurs(t *testing.T) {
 		{"twenty workers, steps", Stepped(20, 300, 2), bounds{0.92, 0.025, 90 * time.Second, 4}},
 		{"twenty workers, old reports", slowly(Steady(20, 600)), bounds{0.9, 0.04, 5 * time.Minute, 4}},
 		{"twenty small workers", small(Steady(20, 600)), bounds{0.65, 0.1, 2 * time.Minute, 2}},
-		{"one worker, contended", Contended(1, 3000, 0.05), bounds{0.7, 0.09, 20 * time.Minute, 1}},
-		{"twenty workers, contended", Contended(20, 3000, 0.05), bounds{0.7, 0.15, 20 * time.Minute, 4}},
-		{"five workers, contended a little", Contended(5, 600, 0.02), bounds{0.8, 0.08, 20 * time.Minute, 2}},
+		{"one worker, contended", Contended(1, 3000, 0.05), bounds{0.85, 0.09, 10 * time.Minute, 1}},
+		{"twenty workers, contended", Contended(20, 3000, 0.05), bounds{0.9, 0.12, 10 * time.Minute, 4}},
+		{"twenty workers, contended a little", Contended(20, 3000, 0.02), bounds{0.9, 0.08, 10 * time.Minute, 4}},
+		{"five workers, contended a little", Contended(5, 600, 0.02), bounds{0.9, 0.06, 10 * time.Minute, 2}},
 		{"a hundred workers", shorter(Steady(100, 3000)), bounds{0.95, 0.03, 2 * time.Minute, 8}},
 	}
 	for _, tt := range tests {

@@ -147,17 +147,20 @@ func writeCells(text *strings.Builder, results []*Result) {
 // cellText is the share used, the share throttled, the time to settle and the
 // spread between workers.
 func cellText(r *Result) string {
-	settled := "never"
-	if s := r.Settled(); s != Never {
-		settled = fmt.Sprintf("%.0f s", s.Seconds())
-	}
-	text := fmt.Sprintf("%.0f / %.1f / %s", 100*r.Used(), 100*r.SteadyThrottled(), settled)
+	text := fmt.Sprintf("%.0f / %.1f / %s", 100*r.Used(), 100*r.SteadyThrottled(), settledText(r.Settled()))
 	if maxMin, _ := r.Spread(); math.IsInf(maxMin, 1) {
 		text += " / one starved"
 	} else if maxMin > 1 {
 		text += fmt.Sprintf(" / %.1f", maxMin)
 	}
 	return text
+}
+
+func settledText(d time.Duration) string {
+	if d == Never {
+		return "never"
+	}
+	return fmt.Sprintf("%.0f s", d.Seconds())
 }
 
 func writeUploads(text *strings.Builder, algorithms []Algorithm) {

@@ -103,7 +103,7 @@ unit:
 	  echo '-- those that link the BigQuery emulator (RACE=$(RACE))'; go test $(if $(filter all,$(RACE)),-race) $$plain; \
 	  echo '-- the simulation once more without it, with all seeds and every deliberate breakage'; go test ./worker/workertest
 
-# What the simulated day is made of. `make simulate JOBS=1500000 BATCH=0.85` has more than 1.2 million batch jobs (4 GB, 7 min of CPU).
+# What the simulated day is made of. `make simulate JOBS=1500000 BATCH=0.85` has more than 1.2 million batch jobs (4 GB, 6 min of CPU).
 # With SEEDS, that many short days are simulated instead, from SEED on, each with other kinds of faults.
 SEED ?= 1
 SEEDS ?= 0

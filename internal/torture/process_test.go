@@ -72,10 +72,11 @@ func (p *process) hasEnded() bool {
 	}
 }
 
-// terminate asks the process to stop and waits until it has, with exit code 0.
+// terminate asks the process to stop and waits until it has, with exit code 0. If it is frozen, that is the first thing it hears.
 func (p *process) terminate(t *testing.T, limit time.Duration) {
 	t.Helper()
 	p.signal(syscall.SIGTERM)
+	p.signal(syscall.SIGCONT)
 	p.wait(t, limit)
 }
 

@@ -139,7 +139,7 @@ fuzz: go ## Fuzz every fuzz target for FUZZTIME (20s) each, beyond the seeds tha
 	done
 
 .PHONY: bench
-bench: go ## Measure the worker process beside a relay without logic and a naive worker, without a cloud; writes .local/bench.json (half an hour; ARGS=--quick: 1 min)
+bench: go ## Measure the worker process beside a relay without logic and a naive worker, without a cloud; writes .local/bench.json (11 to 30 min; ARGS=--quick: 1 min)
 	@$(BUILD) -o bin/ ./cmd/assetmill
 	@go build -o bin/bench ./cmd/bench
 	@bin/bench --worker bin/assetmill $(ARGS)

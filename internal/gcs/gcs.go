@@ -67,14 +67,23 @@ func Retryable(err error) bool {
 // Put writes a small object as one request and returns its generation. It does not try again; the client's default buffer of 16 MiB for
 // each writer, which is there to do so, would be wasted on it.
 func Put(ctx context.Context, o *storage.ObjectHandle, contentType string, data []byte) (generation int64, err error) {
-	w := o.NewWriter(ctx)
-	w.ContentType = contentType
-	w.ChunkSize = 0
-	_, err = w.Write(data)
-	if err = errors.Join(err, w.Close()); err != nil {
+	attrs, err := PutWith(ctx, o, contentType, nil, data)
+	if err != nil {
 		return 0, err
 	}
-	return w.Attrs().Generation, nil
+	return attrs.Generation, nil
+}
+
+// PutWith is Put with metadata, and returns all that is known of the object.
+func PutWith(ctx context.Context, o *storage.ObjectHandle, contentType string, metadata map[string]string, data []byte) (*storage.ObjectAttrs, error) {
+	w := o.NewWriter(ctx)
+	w.ContentType, w.Metadata = contentType, metadata
+	w.ChunkSize = 0
+	_, err := w.Write(data)
+	if err = errors.Join(err, w.Close()); err != nil {
+		return nil, err
+	}
+	return w.Attrs(), nil
 }
 
 // Check returns an error that says in one sentence what to do when a bucket is missing or may not be used. The name of the

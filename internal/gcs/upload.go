@@ -136,7 +136,7 @@ func (u *Uploader) request(ctx context.Context, o *storage.ObjectHandle, cond st
 	}
 	resource := &raw.Object{Bucket: o.BucketName(), Name: o.ObjectName(), ContentType: up.ContentType, Metadata: up.Metadata}
 	if up.CRC32C != nil {
-		resource.Crc32c = base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, *up.CRC32C))
+		resource.Crc32c = EncodeCRC32C(*up.CRC32C)
 	}
 	meta, err := json.Marshal(resource)
 	if err != nil {
@@ -159,6 +159,11 @@ func (u *Uploader) request(ctx context.Context, o *storage.ObjectHandle, cond st
 	req.ContentLength = int64(len(head)) + up.Size + int64(len(tail))
 	req.Header.Set("Content-Type", "multipart/related; boundary="+boundary)
 	return req, nil
+}
+
+// EncodeCRC32C returns a checksum as the JSON API has it: big endian, base64.
+func EncodeCRC32C(sum uint32) string {
+	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, sum))
 }
 
 func (u *Uploader) address(o *storage.ObjectHandle, cond storage.Conditions) string {

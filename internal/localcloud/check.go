@@ -3,8 +3,6 @@ package localcloud
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -147,7 +145,7 @@ func (k *checking) compare(ctx context.Context, row picture) (wrong string, err 
 	if err != nil {
 		return "", err
 	}
-	sum := base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli))))
+	sum := gcs.EncodeCRC32C(crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))
 	prompt := sha256.Sum256([]byte(row.Prompt))
 	shown, carries := vertextest.PromptHash(data)
 	switch {

@@ -170,15 +170,11 @@ func (l *Ledger) beat(ctx context.Context) {
 	defer cancel()
 	began := time.Now()
 	text := strconv.AppendInt(nil, began.Unix(), 10) // for people; nobody reads it
-	w := l.bucket.Object(workersPrefix + l.worker).NewWriter(ctx)
-	w.ContentType = "text/plain"
-	w.ChunkSize = 0 // one request, as gcs.Put
-	l.tell(w)
-	_, err := w.Write(text)
-	if err := errors.Join(err, w.Close()); err != nil {
+	attrs, err := gcs.PutWith(ctx, l.bucket.Object(workersPrefix+l.worker), "text/plain", l.tell(), text)
+	if err != nil {
 		return
 	}
-	l.clock.add(began, time.Now(), w.Attrs().Updated)
+	l.clock.add(began, time.Now(), attrs.Updated)
 	l.pulse.beat(began)
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 	"time"
-
-	"cloud.google.com/go/storage"
 )
 
 // Neighbours is whoever has something to tell the other workers. What it tells goes as metadata of the sign of life, and what the others
@@ -84,14 +82,15 @@ func (l *Ledger) awaitClock(ctx context.Context) {
 	_, _ = l.pulse.await(ctx) // without it, looks begin all the same
 }
 
-// tell adds to a sign of life what this worker tells.
-func (l *Ledger) tell(w *storage.Writer) {
+// tell returns what this worker tells, as the metadata of a sign of life.
+func (l *Ledger) tell() map[string]string {
 	if l.neighbours == nil {
-		return
+		return nil
 	}
 	if text := l.neighbours.Tell(); text != "" {
-		w.Metadata = map[string]string{tellKey: text}
+		return map[string]string{tellKey: text}
 	}
+	return nil
 }
 
 // hear passes on what a look at the others found.

@@ -170,7 +170,7 @@ func (a *app) withBatch(ctx context.Context, id string, do func(*gcsfiles.Files,
 		return err
 	}
 	return a.withStorage(ctx, func(s *settings, client *storage.Client) error {
-		files := gcsfiles.New(client, gcsfiles.Config{Bucket: s.workBucket, AnyLocation: s.storageLocal})
+		files := s.batchFiles(client)
 		st, err := readBatch(ctx, ledger.New(client, s.workBucket, ""), files, id)
 		if err != nil {
 			return err

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"time"
 
+	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/storage"
 	"github.com/spf13/cobra"
 
 	"github.com/assetmill/assetmill/jobs/queue"
 	"github.com/assetmill/assetmill/worker/batch"
-	"github.com/assetmill/assetmill/worker/batch/gcsfiles"
 	"github.com/assetmill/assetmill/worker/ledger"
 )
 
@@ -56,20 +56,14 @@ The caller reads the batch's files in the work bucket and publishes to the topic
 // resumeBatches resumes batches, one after the other. One that is none does not keep the others from it.
 func (a *app) resumeBatches(ctx context.Context, ids []string, asJSON bool) error {
 	return a.withStorage(ctx, func(s *settings, client *storage.Client) error {
-		pubsubClient, err := s.pubsubClient(ctx)
-		if err != nil {
-			return err
-		}
-		defer pubsubClient.Close()
-		q := queue.New(pubsubClient, queue.Config{})
-		defer q.Close()
-		l := ledger.New(client, s.workBucket, "")
-		files := gcsfiles.New(client, gcsfiles.Config{Bucket: s.workBucket, AnyLocation: s.storageLocal})
-		var failed []error
-		for _, id := range ids {
-			failed = append(failed, a.resumeBatch(ctx, l, files, q, id, asJSON))
-		}
-		return errors.Join(failed...)
+		return s.withQueue(ctx, func(_ *pubsub.Client, q *queue.Queue) error {
+			l, files := ledger.New(client, s.workBucket, ""), s.batchFiles(client)
+			var failed []error
+			for _, id := range ids {
+				failed = append(failed, a.resumeBatch(ctx, l, files, q, id, asJSON))
+			}
+			return errors.Join(failed...)
+		})
 	})
 }
 

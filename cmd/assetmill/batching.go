@@ -89,7 +89,7 @@ func (e *engine) openBatching(ctx context.Context, f *workerFlags, s *settings, 
 	e.add(func() error { b.queue.Close(); return nil })
 	b.handoffs = queue.New(pubsubClient, queue.Config{MaxMessages: maxHandoffs, Streams: 1, Log: e.log})
 	e.add(func() error { b.handoffs.Close(); return nil })
-	b.files = gcsfiles.New(storageClient, gcsfiles.Config{Bucket: s.workBucket, AnyLocation: s.storageLocal})
+	b.files = s.batchFiles(storageClient)
 	var err error
 	b.vertex, err = vertex.NewBatches(ctx, vertex.BatchesConfig{Addr: s.vertexGRPC, NoAuth: s.vertexREST != "", UserAgent: "assetmill/" + version})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"cloud.google.com/go/pubsub/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/assetmill/assetmill/jobs"
@@ -95,14 +96,9 @@ func (a *app) withDeadLetters(ctx context.Context, f *deadFlags, do func(context
 	if err != nil {
 		return err
 	}
-	client, err := s.pubsubClient(ctx)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	q := queue.New(client, queue.Config{})
-	defer q.Close()
-	return do(ctx, q, queue.NewDeadLetters(client), f)
+	return s.withQueue(ctx, func(client *pubsub.Client, q *queue.Queue) error {
+		return do(ctx, q, queue.NewDeadLetters(client), f)
+	})
 }
 
 // deadJSON is a dead letter as --json prints it.

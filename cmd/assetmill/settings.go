@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/assetmill/assetmill/jobs/queue"
+	"github.com/assetmill/assetmill/worker/batch/gcsfiles"
 	"github.com/assetmill/assetmill/worker/lineage"
 )
 
@@ -119,6 +121,23 @@ func (a *app) withStorage(ctx context.Context, do func(*settings, *storage.Clien
 	}
 	defer client.Close()
 	return do(s, client)
+}
+
+// withQueue opens Pub/Sub for as long as do runs.
+func (s *settings) withQueue(ctx context.Context, do func(*pubsub.Client, *queue.Queue) error) error {
+	client, err := s.pubsubClient(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	q := queue.New(client, queue.Config{})
+	defer q.Close()
+	return do(client, q)
+}
+
+// batchFiles are the batches' files in the work bucket.
+func (s *settings) batchFiles(client *storage.Client) *gcsfiles.Files {
+	return gcsfiles.New(client, gcsfiles.Config{Bucket: s.workBucket, AnyLocation: s.storageLocal})
 }
 
 // withLineage reads the settings, and opens the lineage for as long as do runs.

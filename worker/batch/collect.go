@@ -375,11 +375,10 @@ func (r *Runner) endedHere(ctx context.Context, c worker.Conclusion, mine func(a
 	if err != nil || !ended || end.Generation.GetBatchId() != c.Batch {
 		return 0, err
 	}
-	if !mine(end.Generation.GetAssetCrc32C()) {
-		return fateOf(jobs.Outcome(end.Generation.GetOutcome())), nil
-	}
-	if err := r.unrecorded(ctx, c.Job, r.ports.Spine.Repeat(ctx, c, end)); err != nil {
-		return 0, err
+	if mine(end.Generation.GetAssetCrc32C()) {
+		if err := r.unrecorded(ctx, c.Job, r.ports.Spine.Repeat(ctx, c, end)); err != nil {
+			return 0, err
+		}
 	}
 	return fateOf(jobs.Outcome(end.Generation.GetOutcome())), nil
 }

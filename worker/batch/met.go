@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/assetmill/assetmill/worker"
@@ -38,15 +39,12 @@ func (m *met) add(number int32, sum string) (first, ended bool) {
 }
 
 // endedOtherwise notes that a row's job has ended, but not with the first answer, and reports whether it was with a later one that has come already.
-func (m *met) endedOtherwise(number int32, end string) (ended bool) {
+func (m *met) endedOtherwise(number int32, end string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	row := m.rows[number]
 	row.other, row.end = true, end
-	for _, sum := range row.later {
-		ended = ended || sum == end
-	}
-	return ended
+	return slices.Contains(row.later, end)
 }
 
 // sumOf is the checksum of an answer's image as rows have it, empty without one.

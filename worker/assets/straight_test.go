@@ -231,10 +231,16 @@ func TestALostAnswerToACopyIsNoSecondImage(t *testing.T) {
 		}
 		return nil
 	}
+	checkSecondCopy(t, spoil, &copies)
+}
+
+// checkSecondCopy takes an image whose first copy is spoiled, and checks that it is taken by a second one.
+func checkSecondCopy(t *testing.T, spoil func(*http.Response) error, copies *atomic.Int32) {
+	t.Helper()
 	client := start(t, map[string]string{bucket: ""}, spoil)
 	store := assets.New(client, assets.Config{Bucket: bucket})
-	uri := write(t, client, "straight/lost/1.png", "image/png", pngImage(t, 8, 8))
-	if got, err := store.Take(t.Context(), newJob(t, "lost", ""), uri); err != nil || got.Existing || copies.Load() != 2 {
+	uri := write(t, client, "straight/twice/1.png", "image/png", pngImage(t, 8, 8))
+	if got, err := store.Take(t.Context(), newJob(t, "twice", ""), uri); err != nil || got.Existing || copies.Load() != 2 {
 		t.Errorf("%+v, %v after %d copies", got, err, copies.Load())
 	}
 }
@@ -295,12 +301,7 @@ func damageCopies(n int32, mayDelete bool) (spoil func(*http.Response) error, co
 
 func TestADamagedCopyIsMadeAgain(t *testing.T) {
 	spoil, copies := damageCopies(1, true)
-	client := start(t, map[string]string{bucket: ""}, spoil)
-	store := assets.New(client, assets.Config{Bucket: bucket})
-	uri := write(t, client, "straight/twice/1.png", "image/png", pngImage(t, 8, 8))
-	if got, err := store.Take(t.Context(), newJob(t, "twice", ""), uri); err != nil || got.Existing || copies.Load() != 2 {
-		t.Errorf("%+v, %v after %d copies", got, err, copies.Load())
-	}
+	checkSecondCopy(t, spoil, copies)
 }
 
 // A worker may create assets and not delete them: a damaged copy is told at once, not tried for ever.

@@ -363,6 +363,31 @@ func check(t *testing.T, l *Limiter, now time.Time, ceiling float64) {
 	}
 }
 
+// callEvents is how many of the events of tellAny are about calls.
+const callEvents = 5
+
+// tellAny tells a pacer something about a call, by chance, or does nothing: the caller gives a meaning to the events from callEvents on, of so
+// many in all.
+func tellAny(rng *rand.Rand, l interface {
+	Begin(now time.Time, more bool)
+	Accepted(now, began time.Time)
+	Throttled(now, began time.Time, retryAfter time.Duration)
+	Lost(now, began time.Time)
+}, now time.Time, events int) (event int) {
+	began := now.Add(-time.Duration(rng.ExpFloat64() * float64(10*time.Second)))
+	switch event = rng.IntN(events); event {
+	case 0, 1:
+		l.Begin(now, rng.IntN(4) > 0)
+	case 2:
+		l.Accepted(now, began)
+	case 3:
+		l.Throttled(now, began, time.Duration(rng.Int64()>>rng.IntN(64)))
+	case 4:
+		l.Lost(now, began)
+	}
+	return event
+}
+
 // Whatever is told in whatever order, the invariants hold.
 func TestInvariants(t *testing.T) {
 	t.Parallel()
@@ -377,17 +402,7 @@ func TestInvariants(t *testing.T) {
 		now := epoch
 		l := New(cfg, now)
 		for range 2000 {
-			began := now.Add(-time.Duration(rng.ExpFloat64() * float64(10*time.Second)))
-			switch rng.IntN(6) {
-			case 0, 1:
-				l.Begin(now, rng.IntN(4) > 0)
-			case 2:
-				l.Accepted(now, began)
-			case 3:
-				l.Throttled(now, began, time.Duration(rng.Int64()>>rng.IntN(64)))
-			case 4:
-				l.Lost(now, began)
-			default:
+			if tellAny(rng, l, now, callEvents+1) == callEvents {
 				now = now.Add(time.Duration(math.Exp(40*rng.Float64()) - 1))
 			}
 			check(t, l, now, ceiling)

@@ -293,20 +293,11 @@ func TestSharingInvariants(t *testing.T) {
 		now := epoch
 		s := NewSharing(cfg, "lane", "w0", 1+rng.IntN(3200), now)
 		for range 1500 {
-			began := now.Add(-time.Duration(rng.ExpFloat64() * float64(10*time.Second)))
-			switch rng.IntN(8) {
-			case 0, 1:
-				s.Begin(now, rng.IntN(4) > 0)
-			case 2:
-				s.Accepted(now, began)
-			case 3:
-				s.Throttled(now, began, time.Duration(rng.Int64()>>rng.IntN(64)))
-			case 4:
-				s.Lost(now, began)
-			case 5:
+			switch event := tellAny(rng, s, now, callEvents+3); {
+			case event == callEvents:
 				clock := MomentOf(now.Add(time.Duration(rng.IntN(3)-1) * time.Second))
 				s.Hear(now, clock, hearsay(rng, clock, s.Report(now, rng.IntN(3) > 0)))
-			default:
+			case event > callEvents:
 				now = now.Add(time.Duration(math.Exp(26 * rng.Float64())))
 			}
 			if w := s.Wait(now); w < 0 || w > maxWait {
